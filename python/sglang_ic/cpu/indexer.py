@@ -1,0 +1,72 @@
+"""The lightning indexer's forward on CPU (upstream has one per accelerator and no native one).
+
+Same arithmetic as upstream's with two GPU-only steps left out: the fp8 quantisation of queries and
+keys, and the Hadamard rotation before it, which does not change q . k.
+"""
+
+import torch
+import torch.nn.functional as F
+from sglang.srt.model_executor.forward_context import get_attn_backend
+from sglang.srt.state_capturer.indexer_topk import maybe_capture_indexer_topk
+
+from sglang_ic.cpu.kernels import select_topk
+
+
+def indexer_forward(
+    indexer,
+    x: torch.Tensor,
+    q_lora: torch.Tensor,
+    positions: torch.Tensor,
+    forward_batch,
+    layer_id: int,
+    return_indices: bool = True,
+) -> torch.Tensor | None:
+    """Store this layer's index-K and select each token's keys; stands in for `forward_native`.
+
+    Args:
+        x: [num_tokens, hidden_size] layer input.
+        q_lora: [num_tokens, q_lora_rank] normalised query latent.
+        positions: [num_tokens] int64.
+        return_indices: False stores index-K only (a prefill that attends densely).
+    Returns:
+        [num_tokens, index_topk] int32 request-local positions, ascending; -1 pads short rows and
+        fills rows of no request. None without `return_indices`.
+    """
+    if indexer.num_init_tokens or indexer.num_local_tokens:
+        raise NotImplementedError(
+            "index_init_tokens and index_local_tokens are not supported for DSA on CPU"
+        )
+    backend = get_attn_backend()
+    segments = backend.plan.segments
+    num_tokens = x.shape[0]
+    if not segments:
+        if not return_indices:
+            return None
+        padding = torch.full((num_tokens, indexer.index_topk), -1, dtype=torch.int32)
+        return maybe_capture_indexer_topk(layer_id, padding)
+
+    q = indexer.wq_b(q_lora)[0].view(num_tokens, indexer.n_heads, indexer.head_dim).float()
+    k = indexer.k_norm(indexer.wk(x)[0]).float()
+    rope = indexer.rope_head_dim
+    q_rope, k_rope = indexer.rotary_emb(
+        positions, q[..., :rope].contiguous(), k[:, None, :rope].contiguous()
+    )
+    q[..., :rope] = q_rope
+    k[:, :rope] = k_rope.squeeze(1)
+
+    store = backend.token_to_kv_pool.index_key_cache
+    store.store(layer_id, forward_batch.out_cache_loc, k)
+    if not return_indices:
+        return None
+
+    # Upstream holds weights_proj in bf16; the product is taken in float32.
+    weights = F.linear(x.float(), indexer.weights_proj.weight.float())
+    weights *= indexer.n_heads**-0.5 * indexer.softmax_scale
+    rows = store.rows(layer_id)
+    topk = torch.empty(num_tokens, indexer.index_topk, dtype=torch.int32)
+    for segment in segments:
+        span = slice(segment.first_row, segment.first_row + segment.num_rows)
+        keys = rows[segment.slots].float()
+        select_topk(q[span], weights[span], keys, segment.first_position, topk[span])
+    topk[segments[-1].first_row + segments[-1].num_rows :] = -1
+    return maybe_capture_indexer_topk(layer_id, topk)

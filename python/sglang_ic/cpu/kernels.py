@@ -1,0 +1,115 @@
+"""The two hot loops of DSA on CPU, as tensor functions that know nothing of SGLang.
+
+    T = query tokens of one request    S = keys that the request has cached    k = index_topk
+    H = heads (of the indexer, or of the attention)    D = head width    V = value width
+
+Both loops walk the queries in row blocks small enough that what a block touches stays in cache,
+and reuse one scratch buffer for all blocks. All arithmetic is float32.
+"""
+
+import torch
+
+SCORE_BLOCK_BYTES = 2 << 20  # per-head scores of one row block
+GATHER_BLOCK_BYTES = 4 << 20  # gathered latent rows of one row block
+
+
+def select_topk(
+    q: torch.Tensor,
+    weights: torch.Tensor,
+    keys: torch.Tensor,
+    first_position: int,
+    out: torch.Tensor,
+) -> None:
+    """Write each query's best keys under `sum_h weights[h] * relu(q[h] . key)`.
+
+    A query sees the keys at its own position and before. Ties at the last place go to the lowest
+    positions, so the selected set is a function of the scores alone; it is written in ascending
+    order of position, so equal sets are equal rows.
+
+    Args:
+        q: [T, H, D] float32, contiguous.
+        weights: [T, H] float32, every constant factor included.
+        keys: [S, D] float32, in order of position; S >= first_position + T.
+        first_position: position of row 0 in its request.
+        out: [T, k] int32, overwritten: request-local positions; -1 pads rows with fewer than k keys.
+    """
+    num_rows, num_heads, head_dim = q.shape
+    k = out.shape[1]
+    # Rows that see at most k keys select all of them: no score needed.
+    num_whole = min(max(k - first_position, 0), num_rows)
+    if num_whole:
+        column = torch.arange(k, dtype=torch.int32)
+        last = torch.arange(first_position, first_position + num_whole, dtype=torch.int32)
+        out[:num_whole] = torch.where(column <= last.unsqueeze(1), column, -1)
+    if num_whole == num_rows:
+        return
+
+    row_bytes = num_heads * (first_position + num_rows) * 4
+    block = max(1, min(SCORE_BLOCK_BYTES // row_bytes, num_rows - num_whole))
+    scratch = torch.empty(block * row_bytes // 4)
+    # future[i, j]: is the j-th key after the block's first row still unseen by the block's row i?
+    future = torch.ones(block, block, dtype=torch.bool).triu_(1)
+    for begin in range(num_whole, num_rows, block):
+        end = min(begin + block, num_rows)
+        rows, seen = end - begin, first_position + end
+        per_head = scratch[: rows * num_heads * seen].view(rows * num_heads, seen)
+        torch.mm(q[begin:end].view(-1, head_dim), keys[:seen].t(), out=per_head)
+        per_head.relu_()
+        scores = torch.bmm(
+            weights[begin:end].unsqueeze(1), per_head.view(rows, num_heads, seen)
+        ).squeeze(1)
+        if rows > 1:
+            scores[:, seen - rows :].masked_fill_(future[:rows, :rows], float("-inf"))
+        out[begin:end] = _best_positions(scores, k)
+
+
+def _best_positions(scores: torch.Tensor, k: int) -> torch.Tensor:
+    """[T, k] positions of each row's k best of `scores` [T, S > k], ascending; see select_topk."""
+    if scores.shape[1] == k:
+        return torch.arange(k).expand(scores.shape[0], k)
+    # One candidate more than wanted: if the worst of k + 1 is unique, dropping it is exact.
+    values, positions = torch.topk(scores, k + 1, dim=1)
+    tied = (values[:, k - 1] == values[:, k]).nonzero().squeeze(1)
+    positions = positions[:, :k]
+    if tied.numel():
+        exact = torch.sort(scores[tied], dim=1, descending=True, stable=True).indices
+        positions[tied] = exact[:, :k]
+    return positions.sort(dim=1).values
+
+
+def sparse_mla(
+    q: torch.Tensor,
+    latent: torch.Tensor,
+    slots: torch.Tensor,
+    positions: torch.Tensor,
+    scaling: float,
+    out: torch.Tensor,
+) -> None:
+    """Attend to selected tokens in the latent cache (absorbed MLA: one shared key/value head).
+
+    Args:
+        q: [T, H, D] queries, D = kv_lora_rank + rope width.
+        latent: [num_slots, D] the layer's cache; the first V columns are the value.
+        slots: [S] int64, cache row of each of the request's positions.
+        positions: [T, k] int32 request-local positions; -1 where unused. A row without any
+            position comes out as zeros.
+        scaling: factor on q . key before the softmax.
+        out: [T, H, V], overwritten; V = kv_lora_rank.
+    """
+    num_rows, num_heads, dim = q.shape
+    k, value_dim = positions.shape[1], out.shape[2]
+    block = max(1, min(GATHER_BLOCK_BYTES // (k * dim * 4), num_rows))
+    gathered = torch.empty(block * k, dim, dtype=latent.dtype)
+    for begin in range(0, num_rows, block):
+        end = min(begin + block, num_rows)
+        rows = end - begin
+        chosen = positions[begin:end]
+        unused = chosen < 0
+        flat = slots[chosen.clamp_min(0).view(-1)]
+        keys = torch.index_select(latent, 0, flat, out=gathered[: rows * k])
+        keys = keys.view(rows, k, dim).float()
+        scores = torch.bmm(q[begin:end].float(), keys.transpose(1, 2)).mul_(scaling)
+        scores.masked_fill_(unused.unsqueeze(1), float("-inf"))
+        # nan_to_num: a row that selected nothing (padding) has no softmax.
+        shares = torch.softmax(scores, dim=2).nan_to_num_(0.0)
+        out[begin:end] = torch.bmm(shares, keys[..., :value_dim])

@@ -1,0 +1,61 @@
+"""SGLang plugin entry point (group ``sglang.srt.plugins``): the index cache on a patched SGLang.
+
+Everything that a hook can do is done here; the patches do only what runs inside the model's own
+code. See ``sglang_ic.hooks`` for why each hook is looked at after it was applied.
+"""
+
+from __future__ import annotations
+
+from sglang_ic.hooks import Hook, attach, installed_version, refuse
+from sglang_ic.server import control, observe, resolve
+
+HOOKS = (
+    Hook(
+        "sglang.srt.configs.model_config.ModelConfig.__init__",
+        resolve.resolve_model_config,
+        "AFTER",
+        "no pattern would be resolved or checked",
+    ),
+    Hook(
+        "sglang.srt.managers.scheduler.Scheduler.__init__",
+        observe.after_scheduler_init,
+        "AFTER",
+        "the pattern would not be logged and no metric would exist",
+    ),
+    Hook(
+        "sglang.srt.model_executor.model_runner.ModelRunner.forward",
+        observe.count_forward,
+        "AROUND",
+        "indexer layer-passes would not be counted",
+    ),
+    Hook(
+        "sglang.srt.managers.scheduler_components.internal_state."
+        "SchedulerInternalStateController.get_internal_state",
+        observe.add_index_cache,
+        "AFTER",
+        "/server_info and /index_cache would be empty",
+    ),
+)
+
+
+def register() -> None:
+    """Called by SGLang in every process, before arguments are parsed."""
+    from sglang.srt.arg_groups.resolution_hooks import register_resolution_hook
+
+    if not is_patched():
+        refuse(
+            f"SGLang {installed_version()} is not the patched one; install the wheel that "
+            "`python -m sglang_ic.fork build` writes, or leave `sglang_ic` out of SGLANG_PLUGINS"
+        )
+    attach(HOOKS)
+    register_resolution_hook("handle_model_specific_adjustments")(resolve.check_server_args)
+    control.install()
+
+
+def is_patched() -> bool:
+    """Whether this SGLang carries the patch series: its ``ForwardBatch`` has our field."""
+    import dataclasses
+
+    from sglang.srt.model_executor.forward_batch_info import ForwardBatch
+
+    return any(field.name == "index_cache" for field in dataclasses.fields(ForwardBatch))

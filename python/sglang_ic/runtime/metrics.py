@@ -1,0 +1,64 @@
+"""Prometheus metrics of the index cache, in the words and labels of SGLang's own collector."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sglang_ic.pattern import LayerPattern
+
+
+class IndexCacheMetrics:
+    """Gauges for the pattern and counters for indexer layer-passes, of one scheduler.
+
+    A *layer-pass* is one layer in one forward pass of the target model. A Full layer counts as
+    run also when it only stores index-K (short prefill with dense attention).
+    """
+
+    def __init__(self, labels: Mapping[str, str], pattern: LayerPattern, source: str) -> None:
+        # SGLang sets PROMETHEUS_MULTIPROC_DIR at start; the client reads it when imported.
+        from prometheus_client import Counter, Gauge
+
+        names = tuple(labels)
+        info = Gauge(
+            "sglang:index_cache_pattern_info",
+            "The pattern of Full (F) and Shared (S) layers in use; the value is always 1.",
+            labelnames=(*names, "pattern", "source"),
+            multiprocess_mode="mostrecent",
+        )
+        full = Gauge(
+            "sglang:index_cache_full_layers",
+            "Layers that run their indexer.",
+            labelnames=names,
+            multiprocess_mode="mostrecent",
+        )
+        shared = Gauge(
+            "sglang:index_cache_shared_layers",
+            "Layers that reuse the top-k of the nearest Full layer.",
+            labelnames=names,
+            multiprocess_mode="mostrecent",
+        )
+        self._labels = dict(labels)
+        self._info, self._full, self._shared = info, full, shared
+        self._run = Counter(
+            "sglang:index_cache_indexer_run_total",
+            "Indexer layer-passes run.",
+            labelnames=names,
+        ).labels(**labels)
+        self._skipped = Counter(
+            "sglang:index_cache_indexer_skipped_total",
+            "Indexer layer-passes skipped by Shared layers.",
+            labelnames=names,
+        ).labels(**labels)
+        self.show(pattern, source)
+
+    def show(self, pattern: LayerPattern, source: str) -> None:
+        """Publish the pattern in use."""
+        self._info.clear()
+        self._info.labels(**self._labels, pattern=str(pattern), source=source).set(1)
+        self._full.labels(**self._labels).set(pattern.num_full)
+        self._shared.labels(**self._labels).set(pattern.num_shared)
+
+    def count(self, num_run: int, num_skipped: int) -> None:
+        """Add the layer-passes of one forward pass."""
+        self._run.inc(num_run)
+        self._skipped.inc(num_skipped)
