@@ -20,7 +20,11 @@ def main(argv: list[str]) -> None:
     if arguments.wants_cpu(rest):
         # Read by sglang when it is imported, and inherited by its processes.
         os.environ.setdefault("SGLANG_USE_CPU_ENGINE", "1")
-        rest = arguments.with_cpu_flags(rest)
+        rest = arguments.with_defaults(rest, arguments.CPU_FLAGS)
+    elif arguments.is_bundled_model(rest):
+        for name, value in arguments.BUNDLED_CUDA_ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        rest = arguments.with_defaults(rest, arguments.BUNDLED_CUDA_FLAGS)
 
     from sglang.launch_server import run_server
     from sglang.srt.plugins import load_plugins

@@ -33,7 +33,7 @@ CPU_ARGS = dict(
 
 @dataclass
 class TopkRecorder:
-    """Takes the place of SGLang's own indexer capturer: Full layers report, Shared layers mirror."""
+    """Stands in for SGLang's indexer capturer: Full layers report, Shared layers mirror."""
 
     passes: list[dict[int, torch.Tensor]] = field(default_factory=list)
 

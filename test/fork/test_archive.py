@@ -7,7 +7,7 @@ from sglang_ic.fork.archive import copy_archive
 
 
 def source() -> zipfile.ZipFile:
-    """Two compressed files, one of them executable with an extra field, a directory, and a stored one."""
+    """A directory, and files: executable with an extra field, compressed, streamed, stored."""
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(zipfile.ZipInfo("top/", (2020, 1, 2, 3, 4, 6)), b"")

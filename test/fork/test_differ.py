@@ -6,13 +6,18 @@ import subprocess
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from sglang_ic.fork.apply import Overlay, apply_patch, blob_id
 from sglang_ic.fork.differ import render_file
 from sglang_ic.fork.patchfile import parse_patch
 
 PATH = "sglang/m.py"
-lines = st.lists(st.sampled_from([b"a", b"b", b"", b"\r", b"-x", b"+x", b" x", b"\\ No", b"@@ -1 +1 @@"]))
-contents = st.none() | st.builds(lambda rows, end: b"\n".join(rows) + end, lines, st.sampled_from([b"", b"\n"]))
+lines = st.lists(
+    st.sampled_from([b"a", b"b", b"", b"\r", b"-x", b"+x", b" x", b"\\ No", b"@@ -1 +1 @@"])
+)
+contents = st.none() | st.builds(
+    lambda rows, end: b"\n".join(rows) + end, lines, st.sampled_from([b"", b"\n"])
+)
 
 
 def round_trip(before: bytes | None, after: bytes | None) -> bytes | None:
@@ -40,16 +45,20 @@ def test_text_is_gits_format():
     before = b"import os\n\n\nclass A:\n    def f(self):\n" + b"        x\n" * 8 + b"last"
     after = before.replace(b"last", b"new last\n")
     ids = (blob_id(before).encode(), blob_id(after).encode())
-    assert render_file(PATH, before, after) == (
-        b"diff --git a/sglang/m.py b/sglang/m.py\n"
-        b"index %s..%s 100644\n"
-        b"--- a/sglang/m.py\n"
-        b"+++ b/sglang/m.py\n"
-        b"@@ -11,4 +11,4 @@ def f(self):\n"
-        b"         x\n         x\n         x\n"
-        b"-last\n\\ No newline at end of file\n"
-        b"+new last\n"
-    ) % ids
+    assert (
+        render_file(PATH, before, after)
+        == (
+            b"diff --git a/sglang/m.py b/sglang/m.py\n"
+            b"index %s..%s 100644\n"
+            b"--- a/sglang/m.py\n"
+            b"+++ b/sglang/m.py\n"
+            b"@@ -11,4 +11,4 @@ def f(self):\n"
+            b"         x\n         x\n         x\n"
+            b"-last\n\\ No newline at end of file\n"
+            b"+new last\n"
+        )
+        % ids
+    )
 
 
 def test_far_changes_get_their_own_hunks_and_near_ones_share():

@@ -5,7 +5,8 @@ import shutil
 import subprocess
 
 import pytest
-from conftest import VERSION
+from _synthetic import VERSION
+
 from sglang_ic.fork import ForkError
 from sglang_ic.fork.fetch import any_upstream_wheel, default_cache, upstream_wheel
 from sglang_ic.fork.upstream import Pin
@@ -58,13 +59,18 @@ def test_wrong_bytes_in_the_cache_are_refused(pinned, upstream):
     cache = upstream.root / "cache"
     cache.mkdir()
     (cache / NAME).write_bytes(b"other")
-    for find in (lambda: upstream_wheel(pinned, cache, "3.12"), lambda: any_upstream_wheel(pinned, cache)):
+    for find in (
+        lambda: upstream_wheel(pinned, cache, "3.12"),
+        lambda: any_upstream_wheel(pinned, cache),
+    ):
         with pytest.raises(ForkError, match="cp312.*sha256 is .*5 bytes.*must be"):
             find()
 
 
 def test_python_or_machine_without_a_wheel_is_refused(pinned, upstream, monkeypatch):
-    with pytest.raises(ForkError, match="no pinned wheel for Python 3.9 on x86_64: UPSTREAM has cp312"):
+    with pytest.raises(
+        ForkError, match="no pinned wheel for Python 3.9 on x86_64: UPSTREAM has cp312"
+    ):
         upstream_wheel(pinned, upstream.root, "3.9")
     monkeypatch.setattr(platform, "machine", lambda: "arm64")
     with pytest.raises(ForkError, match="3.12 on arm64.*--wheel"):

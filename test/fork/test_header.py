@@ -1,7 +1,8 @@
 """A header is complete or refused by name."""
 
 import pytest
-from conftest import HEADER
+from _synthetic import HEADER
+
 from sglang_ic.fork import ForkError
 from sglang_ic.fork.header import parse_header, template
 from sglang_ic.fork.patchfile import Patch
@@ -27,7 +28,9 @@ def test_reads_every_part():
 
 def test_guards_may_repeat_and_name_methods():
     lines = "Guarded-By: test/a.py::T::test_b, test/c.py::test_d\nGuarded-By: test/e.py::test_f"
-    guards = parse(HEADER.replace("Guarded-By: test/fork/test_model.py::test_guard", lines)).guarded_by
+    guards = parse(
+        HEADER.replace("Guarded-By: test/fork/test_model.py::test_guard", lines)
+    ).guarded_by
     assert guards == ("test/a.py::T::test_b", "test/c.py::test_d", "test/e.py::test_f")
 
 

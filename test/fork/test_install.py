@@ -1,11 +1,11 @@
-"""Patching in place: the wheel's bytes, all or nothing, and only on the very files it was made for."""
+"""Patching in place: the wheel's bytes, all or nothing, on the very files it was made for."""
 
 import os
 import shutil
 import zipfile
 
 import pytest
-from conftest import FORK_INFO, INFO, MODEL, snapshot
+from _synthetic import FORK_INFO, INFO, MODEL, snapshot
 
 
 def test_gives_the_same_files_as_the_wheel(forked, capsys):
@@ -123,7 +123,9 @@ def test_edited_file_that_no_patch_touches_is_left_alone(forked):
 def test_missing_file_is_refused(forked, refusal):
     site = forked.site()
     (site / MODEL).unlink()
-    refuse_apply(forked, refusal, site, "model-change-lines.patch: sglang/srt/model.py: no such file")
+    refuse_apply(
+        forked, refusal, site, "model-change-lines.patch: sglang/srt/model.py: no such file"
+    )
 
 
 def test_edited_file_without_record_is_named_by_hunk(forked, refusal):

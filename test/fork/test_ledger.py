@@ -1,6 +1,7 @@
 """The table in patches/README.md is the headers, nothing else."""
 
 import pytest
+
 from sglang_ic.fork import ForkError
 from sglang_ic.fork.ledger import refreshed_ledger
 from sglang_ic.fork.series import default_patches, load_series

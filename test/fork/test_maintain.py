@@ -3,7 +3,8 @@
 import shutil
 
 import pytest
-from conftest import FILES, MODEL
+from _synthetic import FILES, MODEL
+
 from sglang_ic.fork.patchfile import parse_patch
 
 FIRST, SECOND = "model-change-lines.patch", "model-add-tail.patch"

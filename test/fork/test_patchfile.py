@@ -1,6 +1,7 @@
 """Patch files are read strictly, and a refusal names patch, file and hunk."""
 
 import pytest
+
 from sglang_ic.fork import ForkError
 from sglang_ic.fork.patchfile import parse_patch, split_lines
 
@@ -33,7 +34,7 @@ def test_reads_header_files_and_hunks():
     assert patch.header == b"Subject: one\n\n"
     (file,) = patch.files
     assert (file.path, file.old_blob, file.new_blob) == ("sglang/m.py", ID_A, ID_B)
-    assert [(hunk.old_start, hunk.new_start) for hunk in file.hunks] == [(1, 1), (9, 9)]
+    assert [hunk.old_start for hunk in file.hunks] == [1, 9]
     assert file.hunks[0].old == [b"one\n", b"two\n", b"three\n"]
     assert file.hunks[0].new == [b"one\n", b"zwei\n", b"three\n"]
     assert file.hunks[1].new == [b"nine\n", b"ten"]
@@ -61,7 +62,10 @@ REFUSED = {
         TEXT[: TEXT.index("---")] + "GIT binary patch\nliteral 0\n",
         "m.py: holds no hunk",
     ),
-    "other file in ---": (TEXT.replace("--- a/sglang/m.py", "--- a/sglang/n.py"), "must be b'--- a"),
+    "other file in ---": (
+        TEXT.replace("--- a/sglang/m.py", "--- a/sglang/n.py"),
+        "must be b'--- a",
+    ),
     "new without mode": (TEXT.replace(ID_A, NONE), "contradict"),
     "same file twice": (TEXT.rsplit("\\", 1)[0] + TEXT[TEXT.index("diff") :], "appears twice"),
     "two lines without newline": (

@@ -5,6 +5,7 @@ import csv
 import hashlib
 
 import pytest
+
 from sglang_ic.fork import ForkError
 from sglang_ic.fork.record import parse_record, record_row, render_record, row_mismatch
 

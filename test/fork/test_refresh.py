@@ -1,6 +1,8 @@
 """Refreshing: no byte at the pin, line numbers after a move, and a name for what cannot move."""
 
-from conftest import FILES, MODEL, snapshot
+import zipfile
+
+from _synthetic import FILES, MODEL, snapshot
 
 MOVED = b"a new first line\n" + FILES[MODEL].replace(b"line 20\n", b"line 20\nextra\n")
 
@@ -36,8 +38,6 @@ def test_after_a_move_hunks_follow_their_lines(forked, capsys):
 
 def forked_site(forked):
     """Unpack the moved release."""
-    import zipfile
-
     site = forked.root / "moved"
     zipfile.ZipFile(forked.root / ".cache/sglang-1.2.4-py3-none-any.whl").extractall(site)
     return site
@@ -53,7 +53,7 @@ def test_hunk_that_cannot_be_placed_is_named_and_nothing_is_written(forked, refu
 
 def test_hunk_with_two_places_is_named(forked, refusal):
     move_upstream(forked, MOVED + FILES[MODEL])
-    refusal(forked.run("refresh"), "model.py: hunk 2: cannot be placed: .*occur at lines 29, 69")
+    refusal(forked.run("refresh"), "model.py: hunk 1: cannot be placed: .*occur at lines 2, 43")
 
 
 def test_hand_edited_patch_is_put_into_canonical_form(forked):

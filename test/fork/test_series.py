@@ -1,6 +1,7 @@
 """The series and the directory must agree."""
 
 import pytest
+
 from sglang_ic.fork import ForkError
 from sglang_ic.fork.series import load_series, read_series
 

@@ -1,7 +1,8 @@
 """The pin is checked when read."""
 
 import pytest
-from conftest import WHEEL
+from _synthetic import WHEEL
+
 from sglang_ic.fork import ForkError
 from sglang_ic.fork.series import default_patches
 from sglang_ic.fork.upstream import load_pin, wheel_tags

@@ -4,7 +4,8 @@ import importlib.metadata
 import re
 
 import pytest
-from conftest import FORK_INFO, MODEL
+from _synthetic import FORK_INFO, MODEL
+
 from sglang_ic.fork.verify import find_test
 
 
@@ -51,8 +52,8 @@ FAULTS = {
     "stale ledger": (lambda p: edit(p / "README.md", "| a test.", "| b test."), "ledger .*refresh"),
     "no ledger": (lambda p: (p / "README.md").unlink(), "ledger .*missing"),
     "not canonical": (
-        lambda p: edit(p / "model-add-tail.patch", "@@ -38,3 +38,4 @@", "@@ -38,3 +38,4 @@ note"),
-        "applies .*model-add-tail.patch: applies, but not as `refresh` writes it",
+        lambda p: edit(p / "model-add-tail.patch", "@@ -37,3 +37,4 @@", "@@ -37,3 +37,4 @@ note"),
+        "applies .*model-add-tail.patch: applies, but `refresh` would",
     ),
     "does not apply": (
         lambda p: edit(p / "model-add-tail.patch", " line 38\n", " line 99\n"),

@@ -9,7 +9,8 @@ import sys
 import zipfile
 
 import pytest
-from conftest import FILES, FORK_INFO, INFO, MODEL, WHEEL
+from _synthetic import FILES, FORK_INFO, INFO, MODEL, WHEEL
+
 from sglang_ic.fork import ForkError
 from sglang_ic.fork.wheel import WheelTree
 
@@ -79,9 +80,14 @@ def test_pip_installs_it(built, tmp_path):
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
     command += ["--disable-pip-version-check", "--target", str(tmp_path / "site"), str(built)]
     subprocess.run(command, check=True)
-    code = "import sglang._version as v, importlib.metadata as m; print(v.version, m.version('sglang'))"
+    code = "import sglang._version as v, importlib.metadata as m\n"
+    code += "print(v.version, m.version('sglang'))"
     done = subprocess.run(
-        [sys.executable, "-S", "-c", code], cwd=tmp_path / "site", capture_output=True, text=True, check=True
+        [sys.executable, "-S", "-c", code],
+        cwd=tmp_path / "site",
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stdout.split() == ["1.2.3+ic.2", "1.2.3+ic.2"]
 
@@ -97,7 +103,9 @@ def test_renamed_upstream_wheel_is_known_by_its_hash(forked, tmp_path):
 def test_truncated_or_other_wheel_is_refused(forked, refusal, damage):
     bad = forked.root / "bad.whl"
     bad.write_bytes(damage(forked.wheel.read_bytes()))
-    refusal(forked.run("build", "--wheel", bad, "--out", forked.root / "dist"), "sha256", "truncated")
+    refusal(
+        forked.run("build", "--wheel", bad, "--out", forked.root / "dist"), "sha256", "truncated"
+    )
     assert not (forked.root / "dist").exists()
 
 

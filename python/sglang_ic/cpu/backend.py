@@ -29,6 +29,11 @@ class RowPlan:
 
     segments: tuple[Segment, ...]
 
+    @property
+    def num_rows(self) -> int:
+        """Rows that belong to a request."""
+        return sum(segment.num_rows for segment in self.segments)
+
 
 def plan_rows(forward_batch, req_to_token: torch.Tensor) -> RowPlan:
     """The row plan of a batch: extend, mixed, decode or idle.
@@ -91,12 +96,11 @@ class CpuDsaBackend(AttentionBackend):
         dim, value_dim = layer.qk_head_dim, layer.v_head_dim
         q = q.view(-1, layer.tp_q_head_num, dim)
         latent = self.token_to_kv_pool.get_key_buffer(layer.layer_id).view(-1, dim)
-        out = q.new_zeros(q.shape[0], layer.tp_q_head_num, value_dim)
+        out = q.new_empty(q.shape[0], layer.tp_q_head_num, value_dim)
         for segment in self.plan.segments:
             span = slice(segment.first_row, segment.first_row + segment.num_rows)
-            sparse_mla(
-                q[span], latent, segment.slots, topk_indices[span], layer.scaling, out[span]
-            )
+            sparse_mla(q[span], latent, segment.slots, topk_indices[span], layer.scaling, out[span])
+        out[self.plan.num_rows :] = 0
         return out.view(q.shape[0], -1)
 
     forward_decode = forward_extend

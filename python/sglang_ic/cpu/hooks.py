@@ -59,7 +59,7 @@ def rope_on_cpu(
     partial_rotary_factor=1.0,
     device=None,
 ):
-    """Build any rotary embedding: upstream's CPU factory knows one, its general factory knows all."""
+    """Build any rotary embedding: upstream's CPU factory knows one, its general one knows all."""
     if rope_scaling is not None and rope_scaling.get("rope_type") == "deepseek_yarn":
         return original(
             head_size,

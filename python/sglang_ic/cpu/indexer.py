@@ -37,9 +37,9 @@ def indexer_forward(
             "index_init_tokens and index_local_tokens are not supported for DSA on CPU"
         )
     backend = get_attn_backend()
-    segments = backend.plan.segments
+    plan = backend.plan
     num_tokens = x.shape[0]
-    if not segments:
+    if not plan.segments:
         if not return_indices:
             return None
         padding = torch.full((num_tokens, indexer.index_topk), -1, dtype=torch.int32)
@@ -64,9 +64,9 @@ def indexer_forward(
     weights *= indexer.n_heads**-0.5 * indexer.softmax_scale
     rows = store.rows(layer_id)
     topk = torch.empty(num_tokens, indexer.index_topk, dtype=torch.int32)
-    for segment in segments:
+    for segment in plan.segments:
         span = slice(segment.first_row, segment.first_row + segment.num_rows)
-        keys = rows[segment.slots].float()
+        keys = rows.index_select(0, segment.slots).float()
         select_topk(q[span], weights[span], keys, segment.first_position, topk[span])
-    topk[segments[-1].first_row + segments[-1].num_rows :] = -1
+    topk[plan.num_rows :] = -1
     return maybe_capture_indexer_topk(layer_id, topk)

@@ -3,14 +3,16 @@
     T = query tokens of one request    S = keys that the request has cached    k = index_topk
     H = heads (of the indexer, or of the attention)    D = head width    V = value width
 
-Both loops walk the queries in row blocks small enough that what a block touches stays in cache,
-and reuse one scratch buffer for all blocks. All arithmetic is float32.
+Both loops walk the queries in row blocks small enough that what a block touches stays in cache.
+All arithmetic is float32.
 """
 
 import torch
 
+from sglang_ic.cpu.parallel import for_each_block
+
 SCORE_BLOCK_BYTES = 2 << 20  # per-head scores of one row block
-GATHER_BLOCK_BYTES = 4 << 20  # gathered latent rows of one row block
+GATHER_BLOCK_BYTES = 2 << 20  # gathered latent rows of one row block
 
 
 def select_topk(
@@ -31,7 +33,7 @@ def select_topk(
         weights: [T, H] float32, every constant factor included.
         keys: [S, D] float32, in order of position; S >= first_position + T.
         first_position: position of row 0 in its request.
-        out: [T, k] int32, overwritten: request-local positions; -1 pads rows with fewer than k keys.
+        out: [T, k] int32, overwritten: request-local positions; -1 pads rows that see fewer keys.
     """
     num_rows, num_heads, head_dim = q.shape
     k = out.shape[1]
@@ -46,21 +48,24 @@ def select_topk(
 
     row_bytes = num_heads * (first_position + num_rows) * 4
     block = max(1, min(SCORE_BLOCK_BYTES // row_bytes, num_rows - num_whole))
-    scratch = torch.empty(block * row_bytes // 4)
     # future[i, j]: is the j-th key after the block's first row still unseen by the block's row i?
     future = torch.ones(block, block, dtype=torch.bool).triu_(1)
-    for begin in range(num_whole, num_rows, block):
-        end = min(begin + block, num_rows)
+
+    def select(begin: int, end: int) -> None:
         rows, seen = end - begin, first_position + end
-        per_head = scratch[: rows * num_heads * seen].view(rows * num_heads, seen)
-        torch.mm(q[begin:end].view(-1, head_dim), keys[:seen].t(), out=per_head)
-        per_head.relu_()
-        scores = torch.bmm(
-            weights[begin:end].unsqueeze(1), per_head.view(rows, num_heads, seen)
-        ).squeeze(1)
+        per_head = torch.mm(q[begin:end].view(-1, head_dim), keys[:seen].t()).relu_()
+        per_head = per_head.view(rows, num_heads, seen)
+        scores = torch.bmm(weights[begin:end].unsqueeze(1), per_head).squeeze(1)
         if rows > 1:
             scores[:, seen - rows :].masked_fill_(future[:rows, :rows], float("-inf"))
         out[begin:end] = _best_positions(scores, k)
+
+    # The last rows see the most keys: longest first.
+    for_each_block(select, reversed(_blocks(num_whole, num_rows, block)))
+
+
+def _blocks(begin: int, end: int, size: int) -> list[tuple[int, int]]:
+    return [(start, min(start + size, end)) for start in range(begin, end, size)]
 
 
 def _best_positions(scores: torch.Tensor, k: int) -> torch.Tensor:
@@ -99,17 +104,24 @@ def sparse_mla(
     num_rows, num_heads, dim = q.shape
     k, value_dim = positions.shape[1], out.shape[2]
     block = max(1, min(GATHER_BLOCK_BYTES // (k * dim * 4), num_rows))
-    gathered = torch.empty(block * k, dim, dtype=latent.dtype)
-    for begin in range(0, num_rows, block):
-        end = min(begin + block, num_rows)
+
+    def attend(begin: int, end: int) -> None:
         rows = end - begin
         chosen = positions[begin:end]
-        unused = chosen < 0
-        flat = slots[chosen.clamp_min(0).view(-1)]
-        keys = torch.index_select(latent, 0, flat, out=gathered[: rows * k])
+        has_unused = bool(chosen.min() < 0)
+        used = chosen.clamp_min(0) if has_unused else chosen
+        keys = latent.index_select(0, slots.index_select(0, used.view(-1)))
         keys = keys.view(rows, k, dim).float()
         scores = torch.bmm(q[begin:end].float(), keys.transpose(1, 2)).mul_(scaling)
-        scores.masked_fill_(unused.unsqueeze(1), float("-inf"))
-        # nan_to_num: a row that selected nothing (padding) has no softmax.
-        shares = torch.softmax(scores, dim=2).nan_to_num_(0.0)
-        out[begin:end] = torch.bmm(shares, keys[..., :value_dim])
+        if has_unused:
+            scores.masked_fill_((chosen < 0).unsqueeze(1), float("-inf"))
+        shares = torch.softmax(scores, dim=2)
+        if has_unused:
+            shares.nan_to_num_(0.0)  # a row that selected nothing has no softmax
+        values = keys[..., :value_dim]
+        if out.dtype == torch.float32:
+            torch.bmm(shares, values, out=out[begin:end])
+        else:
+            out[begin:end] = torch.bmm(shares, values)
+
+    for_each_block(attend, _blocks(0, num_rows, block))

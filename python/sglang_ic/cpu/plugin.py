@@ -4,6 +4,8 @@ Importing this module imports nothing of SGLang or torch, and `register` does no
 SGLang runs on its CPU engine: on a GPU this plugin does not exist.
 """
 
+import os
+
 from sglang_ic.cpu.seams import Seam
 
 _SRT = "sglang.srt."
@@ -83,6 +85,9 @@ def register() -> None:
 
     if not is_cpu():
         return
+    # Upstream compiles its expert routing with torch.compile, which on CPU needs a C++ compiler at
+    # run time. The scheduler process inherits this before it imports the routing.
+    os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
     attach(SEAMS)
 
 

@@ -33,7 +33,8 @@ def write_checkpoint(
         num_layers=num_layers,
         index_topk=index_topk,
         kv_lora_rank=kv_lora_rank,
-        index_n_heads=4,
+        # Few heads often leave most keys at a score of 0 (ReLU), and the k-th place is then a tie.
+        index_n_heads=16,
     )
     directory = Path(directory)
     checkpoint.write(directory, shape, seed=seed, drop_indexer_layers=drop_indexer_layers)

@@ -43,8 +43,10 @@ def apply_patch(tree: Overlay, patch: Patch, relocate: bool = False) -> None:
     for file in patch.files:
         where = f"{patch.name}: {file.path}"
         before = tree.read(file.path)
-        exact = not relocate or blob_id(before) == file.old_blob
-        results[file.path] = _apply_file(file, before, exact, where)
+        place = _only_place if relocate and blob_id(before) != file.old_blob else _exact_place
+        after = results[file.path] = _apply_file(file, before, place, where)
+        if not relocate:
+            _check_blobs(file, before, after, where)
     tree.changed.update(results)
 
 
@@ -55,12 +57,13 @@ def blob_id(data: bytes | None) -> str:
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
-def _apply_file(file: FilePatch, before: bytes | None, exact: bool, where: str) -> bytes | None:
+def _apply_file(
+    file: FilePatch, before: bytes | None, place: Callable[..., int], where: str
+) -> bytes | None:
     if file.old_blob == NO_BLOB and before is not None:
         raise ForkError(f"{where}: the patch creates this file, but it is there already")
     if file.old_blob != NO_BLOB and before is None:
         raise ForkError(f"{where}: no such file in the tree: is this the pinned release?")
-    place = _exact_place if exact else _only_place
     lines = split_lines(before or b"")
     result: list[bytes] = []
     done = 0  # lines of `before` consumed so far
@@ -74,13 +77,22 @@ def _apply_file(file: FilePatch, before: bytes | None, exact: bool, where: str) 
     after = b"".join(result) if file.new_blob != NO_BLOB or result else None
     if file.new_blob == NO_BLOB and after is not None:
         raise ForkError(f"{where}: the patch deletes this file, but lines of it would be left")
-    if exact and (blob_id(before), blob_id(after)) != (file.old_blob, file.new_blob):
-        raise ForkError(
-            f"{where}: every hunk fits, but the file before is {blob_id(before)[:12]} and after is "
-            f"{blob_id(after)[:12]}, where the patch says {file.old_blob[:12]} and "
-            f"{file.new_blob[:12]}: another upstream file, or a hand-edited patch (run `refresh`)"
-        )
     return after
+
+
+def _check_blobs(file: FilePatch, before: bytes | None, after: bytes | None, where: str) -> None:
+    """Refuse a file that fits the hunks but is not the one the patch was made on, or for."""
+    if blob_id(before) != file.old_blob:
+        raise ForkError(
+            f"{where}: every hunk fits, but the file is blob {blob_id(before)[:12]} and the patch "
+            f"was made on {file.old_blob[:12]}: another release, or an earlier patch changed; "
+            "at the pin `refresh` mends it"
+        )
+    if blob_id(after) != file.new_blob:
+        raise ForkError(
+            f"{where}: every hunk fits, but gives blob {blob_id(after)[:12]} and the patch says "
+            f"{file.new_blob[:12]}: the patch was edited by hand; `refresh` mends it"
+        )
 
 
 def _exact_place(hunk: Hunk, lines: list[bytes], done: int, where: str) -> int:

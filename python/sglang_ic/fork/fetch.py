@@ -47,7 +47,7 @@ def upstream_wheel(pin: Pin, cache: Path, python_version: str) -> Path:
 
 
 def any_upstream_wheel(pin: Pin, cache: Path) -> Path:
-    """Return any pinned wheel: they differ in compiled modules only, so checks take what is here."""
+    """Return any pinned wheel: only compiled modules differ, so checks take what is here."""
     for name in sorted(pin.wheels):
         if (cache / name).is_file():
             pinned_name(pin, cache / name)

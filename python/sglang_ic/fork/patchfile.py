@@ -16,7 +16,7 @@ from . import ForkError
 NO_BLOB = "0" * 40  # git's name for "this side does not exist"
 _DIFF = re.compile(rb"diff --git a/(\S+) b/(\S+)\n")
 _INDEX = re.compile(rb"index ([0-9a-f]{40})\.\.([0-9a-f]{40})(?: 100(?:644|755))?\n")
-_HUNK = re.compile(rb"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@(?: .*)?\n")
+_HUNK = re.compile(rb"@@ -(\d+)(?:,(\d+))? \+\d+(?:,(\d+))? @@(?: .*)?\n")
 NO_EOL = b"\\ No newline at end of file\n"
 
 
@@ -25,7 +25,6 @@ class Hunk:
     """One `@@` block."""
 
     old_start: int  # 1-based; with no old lines, the line that the new ones follow (0: file start)
-    new_start: int  # the same for the new side
     lines: tuple[bytes, ...]  # b" ", b"-" or b"+", then the text; no b"\n" at an EOF without one
 
     @cached_property
@@ -120,7 +119,7 @@ def _parse_file(reader: "_Reader", package: str) -> FilePatch:
 def _parse_hunk(reader: "_Reader", number: int) -> Hunk:
     reader.at = f"{reader.at.split(': hunk')[0]}: hunk {number}"
     match = reader.match(_HUNK, "@@ -START,COUNT +START,COUNT @@")
-    old_left, new_left = (1 if match[g] is None else int(match[g]) for g in (2, 4))
+    old_left, new_left = (1 if match[g] is None else int(match[g]) for g in (2, 3))
     lines: list[bytes] = []
     while old_left or new_left or reader.peek() == NO_EOL:
         line = reader.take()
@@ -135,7 +134,7 @@ def _parse_hunk(reader: "_Reader", number: int) -> Hunk:
         lines.append(line)
     if old_left or new_left:
         raise reader.error("more lines than its @@ line counts")
-    hunk = Hunk(int(match[1]), int(match[3]), tuple(lines))
+    hunk = Hunk(int(match[1]), tuple(lines))
     if any(not line.endswith(b"\n") for side in (hunk.old, hunk.new) for line in side[:-1]):
         raise reader.error("only the last line of a file can lack its newline")
     return hunk

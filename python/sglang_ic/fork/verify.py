@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import ForkError
-from .apply import Overlay
+from .apply import Overlay, apply_series
 from .header import parse_header
 from .install import dist_info, find_stamp
 from .ledger import refreshed_ledger
@@ -133,11 +133,13 @@ def _check_ledger(series: Sequence[Patch], readme: Path) -> str:
 
 def _check_applies(series: Sequence[Patch], pin: Pin, wheel: Path) -> str:
     with WheelTree(wheel) as upstream:
-        tree = Overlay(upstream.read)
-        texts = refresh_series(tree, series)
+        tree = apply_series(Overlay(upstream.read), series)
+        texts = refresh_series(Overlay(upstream.read), series)
     for patch, text in zip(series, texts, strict=True):
         if patch.raw != text:
-            raise ForkError(f"{patch.name}: applies, but not as `refresh` writes it: run `refresh`")
+            raise ForkError(
+                f"{patch.name}: applies, but `refresh` would write it otherwise: run `refresh`"
+            )
     return f"to {wheel.name}, {len(tree.changed)} files, no fuzz, no offset"
 
 

@@ -21,7 +21,7 @@ class IndexCacheMetrics:
         names = tuple(labels)
         info = Gauge(
             "sglang:index_cache_pattern_info",
-            "The pattern of Full (F) and Shared (S) layers in use; the value is always 1.",
+            "1 for the pattern of Full (F) and Shared (S) layers in use.",
             labelnames=(*names, "pattern", "source"),
             multiprocess_mode="mostrecent",
         )
@@ -38,6 +38,7 @@ class IndexCacheMetrics:
             multiprocess_mode="mostrecent",
         )
         self._labels = dict(labels)
+        self._shown: Gauge | None = None
         self._info, self._full, self._shared = info, full, shared
         self._run = Counter(
             "sglang:index_cache_indexer_run_total",
@@ -53,8 +54,11 @@ class IndexCacheMetrics:
 
     def show(self, pattern: LayerPattern, source: str) -> None:
         """Publish the pattern in use."""
-        self._info.clear()
-        self._info.labels(**self._labels, pattern=str(pattern), source=source).set(1)
+        if self._shown is not None:
+            # A series cannot be removed in multi-process mode; 0 says that it is over.
+            self._shown.set(0)
+        self._shown = self._info.labels(**self._labels, pattern=str(pattern), source=source)
+        self._shown.set(1)
         self._full.labels(**self._labels).set(pattern.num_full)
         self._shared.labels(**self._labels).set(pattern.num_shared)
 

@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from sglang_ic.server.resolve import FLAG_KEY
+from sglang_ic.server.resolve import DEFAULT_KEY, FLAG_KEY
 
 # Keys by which a user can already have said which layers are Full (upstream's words).
 PATTERN_KEYS = ("indexer_types", "cli_factor", "index_topk_pattern", "index_topk_freq")
@@ -24,6 +24,10 @@ CPU_FLAGS = {
     "--max-total-tokens": "65536",
     "--chunked-prefill-size": "2048",
 }
+
+# Upstream's fused top-k kernels take index_topk 2048 only; the bundled model has 128.
+BUNDLED_CUDA_FLAGS = {"--dsa-topk-backend": "torch"}
+BUNDLED_CUDA_ENVIRONMENT = {"SGLANG_DSA_FUSE_TOPK": "false"}
 
 
 def split(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -68,16 +72,16 @@ def value_of(argv: list[str], name: str) -> str | None:
 
 def is_bundled_model(argv: list[str]) -> bool:
     """Whether SGLang was pointed at the bundled model (no model was typed)."""
-    from sglang_ic.demo import demo_model_dir
+    from sglang_ic.demo.make_model import default_directory
 
-    return value_of(argv, "--model-path") == str(demo_model_dir())
+    return value_of(argv, "--model-path") == str(default_directory())
 
 
 def with_model(argv: list[str]) -> list[str]:
     """Add the bundled model, making it if needed, unless a model or a --config file is named."""
     if has_flag(argv, "--model-path", "--model", "--config", "-h", "--help"):
         return argv
-    from sglang_ic.demo import ensure_demo_model
+    from sglang_ic.demo.make_model import ensure_demo_model
 
     return ["--model-path", str(ensure_demo_model()), *argv]
 
@@ -92,11 +96,11 @@ def wants_cpu(argv: list[str]) -> bool:
     return not torch.cuda.is_available()
 
 
-def with_cpu_flags(argv: list[str]) -> list[str]:
-    """Add the flags that DSA on CPU needs and that were not typed."""
+def with_defaults(argv: list[str], flags: dict[str, str]) -> list[str]:
+    """Add those of ``flags`` that were not typed."""
     added = [
         word
-        for name, value in CPU_FLAGS.items()
+        for name, value in flags.items()
         if not has_flag(argv, name)
         for word in (name, value)
     ]
@@ -125,7 +129,7 @@ def override_args(pattern: str | None, typed_json: str, *, bundled_model: bool) 
     if pattern is None and bundled_model and not any(key in typed for key in PATTERN_KEYS):
         from sglang_ic.demo import default_pattern_file
 
-        pattern = str(default_pattern_file())
+        typed[DEFAULT_KEY] = str(default_pattern_file())
     if pattern is not None:
         typed[FLAG_KEY] = str(Path(pattern).absolute()) if _is_file(pattern) else pattern
     return json.dumps(typed)

@@ -9,13 +9,18 @@ over everything else; pools, loaders and pipeline buffers therefore agree withou
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from sglang_ic.checkpoint import indexer_layers, read_config_json
 from sglang_ic.config import BUILD_KEY, IndexCacheConfig, resolve
 from sglang_ic.pattern import PatternError
 
-FLAG_KEY = "index_cache_pattern"  # --index-cache-pattern, inside --json-model-override-args
+# Keys of ours inside --json-model-override-args: the flag, and what the bundled model runs when
+# nothing was said about its layers.
+FLAG_KEY = "index_cache_pattern"
+DEFAULT_KEY = "index_cache_default_pattern"
+DEFAULT_SOURCE = "default of the bundled model"
 
 
 def resolve_model_config(_result: None, model_config: Any, *_args: Any, **_kwargs: Any) -> None:
@@ -26,13 +31,14 @@ def resolve_model_config(_result: None, model_config: Any, *_args: Any, **_kwarg
     """
     overrides = dict(model_config.model_override_args)
     flag = overrides.pop(FLAG_KEY, None)
+    default = overrides.pop(DEFAULT_KEY, None)
     if model_config.is_draft_model:
-        flag = None  # a draft has its own layers; our two keys are about the target
+        flag = default = None  # a draft has its own layers; our keys are about the target
         overrides.pop(BUILD_KEY, None)
     hf_config, text_config = model_config.hf_config, model_config.hf_text_config
     path, revision = model_config.model_path, model_config.revision
     config = resolve(
-        flag=flag,
+        flag=default if flag is None else flag,
         override_args=overrides,
         config_json=read_config_json(path, revision),
         derived=text_config,
@@ -41,6 +47,8 @@ def resolve_model_config(_result: None, model_config: Any, *_args: Any, **_kwarg
         context_length=model_config.context_len,
     )
     if config is not None:
+        if flag is None and default is not None:
+            config = dataclasses.replace(config, source=DEFAULT_SOURCE)
         for target in {id(c): c for c in (hf_config, text_config)}.values():
             write_back(config, target)
 

@@ -22,7 +22,7 @@ def test_a_shortened_flag_is_left_to_sglang():
 @pytest.mark.parametrize("argv", [["--device", "cpu"], ["--device=cpu"]])
 def test_cpu_flags_fill_in_only_what_was_not_typed(argv):
     assert arguments.wants_cpu(argv)
-    filled = arguments.with_cpu_flags([*argv, "--dtype=bfloat16"])
+    filled = arguments.with_defaults([*argv, "--dtype=bfloat16"], arguments.CPU_FLAGS)
     assert filled.count("--device") + filled.count("--device=cpu") == 1
     assert "--dtype" not in filled
     assert filled[filled.index("--attention-backend") + 1] == "torch_native"
@@ -51,7 +51,7 @@ def test_a_pattern_file_travels_as_an_absolute_path(tmp_path, monkeypatch):
 
 def test_bundled_model_has_a_default_pattern_unless_something_was_said():
     sent = arguments.override_args(None, "{}", bundled_model=True)
-    assert json.loads(sent)["index_cache_pattern"].endswith("pattern.json")
+    assert json.loads(sent)["index_cache_default_pattern"].endswith("pattern.json")
     said = arguments.override_args(None, '{"index_topk_freq": 2}', bundled_model=True)
     assert json.loads(said) == {"index_topk_freq": 2}
     assert arguments.override_args(None, "{}", bundled_model=False) == "{}"

@@ -1,0 +1,151 @@
+"""The fork on an NVIDIA GPU: served, obeyed, counted, equal to stock. Needs a Hopper GPU.
+
+Run with `python -m pytest test/gpu` in an environment with the patched SGLang. For the comparison
+with stock, name the folder that holds the unpatched package in SGLANG_IC_STOCK_SITE.
+"""
+
+import json
+import os
+
+import pytest
+import torch
+from _server import running
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU here"),
+]
+
+PATTERN = "FSFSSSSFSSSSSFSS"
+FLAGS = [
+    *("--mem-fraction-static", "0.5", "--max-running-requests", "4"),
+    *("--cuda-graph-bs-decode", "1", "2", "--sampling-backend", "pytorch"),
+    *("--chunked-prefill-size", "1024", "--random-seed", "1", "--enable-metrics"),
+    # Upstream's fused top-k takes index_topk 2048 only, and may break ties either way.
+    *("--dsa-topk-backend", "torch"),
+]
+ENVIRONMENT = {**os.environ, "SGLANG_DSA_FUSE_TOPK": "false"}
+EAGER_PREFILL = ["--disable-prefill-cuda-graph"]
+# 16 x index_topk (128) and more; byte-level ids of the bundled model.
+PROMPT = [3 + (7919 * i + i // 7) % 250 for i in range(3000)]
+NEW_TOKENS = 32
+
+
+def model_dir():
+    from sglang_ic.demo.make_model import ensure_demo_model
+
+    return str(ensure_demo_model())
+
+
+def ask(server, ids=PROMPT, new_tokens=NEW_TOKENS):
+    return server.post(
+        "/generate",
+        {
+            "input_ids": ids,
+            "sampling_params": {
+                "max_new_tokens": new_tokens,
+                "temperature": 0,
+                "ignore_eos": True,
+            },
+            "return_logprob": True,
+            "logprob_start_len": 0,
+        },
+    )
+
+
+def logprobs(answer):
+    """Log-probabilities of prompt and answer, in order; the first token has none."""
+    meta = answer["meta_info"]
+    rows = meta["input_token_logprobs"][1:] + meta["output_token_logprobs"]
+    return torch.tensor([row[0] for row in rows])
+
+
+def serve_once(tmp_path, *flags, **kwargs):
+    kwargs.setdefault("env", ENVIRONMENT)
+    with running(tmp_path, "--model-path", model_dir(), *FLAGS, *flags, **kwargs) as server:
+        first, again = ask(server), ask(server)
+        before = server.get("/index_cache") if "module" not in kwargs else None
+        short = ask(server, PROMPT[:600:2], 20)
+        after = server.get("/index_cache") if "module" not in kwargs else None
+        metric = (
+            server.metric("sglang:index_cache_indexer_run_total")
+            if "module" not in kwargs
+            else None
+        )
+        log = server.log.read_text()
+    return {
+        "first": first,
+        "again": again,
+        "short": short,
+        "before": before,
+        "after": after,
+        "metric": metric,
+        "log": log,
+    }
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    return serve_once(
+        tmp_path_factory.mktemp("shared"), "--index-cache-pattern", PATTERN, *EAGER_PREFILL
+    )
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory):
+    return serve_once(
+        tmp_path_factory.mktemp("full"), "--index-cache-pattern", "full", *EAGER_PREFILL
+    )
+
+
+def test_pattern_is_served_and_shared_layers_hold_no_index_k(shared):
+    info = shared["after"]
+    assert info["pattern"] == PATTERN
+    sizes = info["index_k_bytes_per_layer"]
+    assert [size > 0 for size in sizes] == [role == "F" for role in PATTERN]
+
+
+def test_counters_are_right_under_cuda_graph_replay(shared):
+    assert "Capture" in shared["log"] and "cuda graph" in shared["log"].lower()
+    run = shared["after"]["indexer_run_total"] - shared["before"]["indexer_run_total"]
+    skipped = shared["after"]["indexer_skipped_total"] - shared["before"]["indexer_skipped_total"]
+    # One prefill pass, then a decode pass per further token; the overlap scheduler may add one.
+    assert run in (4 * 20, 4 * 21), run
+    assert skipped == 3 * run
+    assert shared["metric"] == shared["after"]["indexer_run_total"]
+
+
+def test_pattern_changes_the_answer_only_past_index_topk(shared, full):
+    """Below index_topk both select the same tokens, in another order: bf16 sums differ by rounding,
+    which random weights amplify. Past it the selections themselves differ."""
+    difference = (logprobs(shared["first"]) - logprobs(full["first"])).abs()
+    below, past = difference[:120], difference[2048:3000]
+    print(json.dumps({"median_dlogprob": {"below": below.median().item(), "past": past.median().item()}}))
+    assert past.median() > 10 * below.median()
+
+
+def test_cached_prompt_continues_with_the_same_tokens(shared):
+    assert shared["again"]["meta_info"]["cached_tokens"] > 0 or shared["again"]["meta_info"][
+        "prompt_tokens"
+    ] == len(PROMPT)
+    assert shared["again"]["output_ids"][:4] == shared["first"]["output_ids"][:4]
+
+
+def test_prefill_cuda_graph_keeps_the_answer(tmp_path, shared):
+    graphed = serve_once(tmp_path, "--index-cache-pattern", PATTERN)
+    difference = (logprobs(graphed["first"]) - logprobs(shared["first"])).abs()
+    print(json.dumps({"prefill_graph_max_dlogprob": difference.max().item()}))
+    assert difference.mean() < 0.02
+
+
+def test_all_full_equals_stock(tmp_path, full):
+    site = os.environ.get("SGLANG_IC_STOCK_SITE")
+    if not site:
+        pytest.skip("SGLANG_IC_STOCK_SITE names no unpatched sglang")
+    environment = {**ENVIRONMENT, "PYTHONPATH": site, "SGLANG_PLUGINS": "none"}
+    stock = serve_once(tmp_path, *EAGER_PREFILL, module="sglang.launch_server", env=environment)
+    for name in ("first", "again", "short"):
+        a, b = logprobs(stock[name]), logprobs(full[name])
+        print(json.dumps({name: (a - b).abs().max().item()}))
+        assert stock[name]["output_ids"] == full[name]["output_ids"]
+        assert torch.equal(a, b)
