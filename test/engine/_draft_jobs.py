@@ -1,6 +1,6 @@
 """Jobs for an MTP draft layer (upstream's GLM NextN model) beside its target, on both SGLangs.
 
-Only upstream's own names are used: the draft's top-k travels on `spec_info`, which is not ours.
+The draft's top-k travels on `spec_info`, which is upstream's and must stay as it is.
 """
 
 import copy
@@ -120,4 +120,11 @@ def draft_passes(model: str, override: dict) -> dict:
                 found["seed dropped"] = draft.run(decode, records)
                 found["reuses its own"] = draft.run(decode, records)
             found["no iteration"] = draft.run(decode, records)
+            if hasattr(decode, "index_cache"):  # the fork: the target's own state is none of its
+                from sglang_ic.runtime import begin_forward
+
+                begin_forward(runner.model_runner.model.model, decode, None)
+            decode.spec_info.dsa_topk_indices = seeds[:1].clone()
+            with IndexTopKShareState.mtp_iteration(decode, keep_carry_seed=True):
+                found["on a batch of the target"] = draft.run(decode, records)
     return {"target": target, "passes": found, "seeds": seeds, "after": after}

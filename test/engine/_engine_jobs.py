@@ -31,6 +31,7 @@ def engine(model: str, override: str):
         json_model_override_args=override,
         chunked_prefill_size=CHUNKED_PREFILL_SIZE,
         sampling_backend="pytorch",
+        sleep_on_idle=True,  # a waiting scheduler would use up a core
         **CPU_ARGS,
     )
     try:
@@ -64,6 +65,7 @@ def serve(
 
 
 def _serve(engine, pattern: str, prompts: list[list[int]], turn: list[int]) -> dict:
+    ask(engine, prompts[:1])  # into the cache, under the pattern before
     engine.collective_rpc("set_index_cache_pattern", pattern=pattern)
     info = engine.get_server_info()["internal_states"][0]["index_cache"]
     answers = {"pattern": info["pattern"]}
@@ -154,5 +156,8 @@ async def _error_in_mid_request(engine, prompt: list[int]) -> str | None:
         sampling_params={"temperature": 0, "max_new_tokens": 64, "ignore_eos": True},
         stream=True,
     )
-    errors = [_error(engine, "full") async for _ in stream]
-    return errors[0]
+    await anext(stream)
+    error = _error(engine, "full")
+    async for _ in stream:
+        pass
+    return error

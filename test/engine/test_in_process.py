@@ -221,10 +221,12 @@ def test_draft_layer_takes_and_writes_seeds_as_upstream(model, pattern):
         "seed dropped": 1,
         "reuses its own": 0,
         "no iteration": 1,
+        "on a batch of the target": 0,
     }
     assert torch.equal(fork["seeds"], passes["extend"]["topk"][[-1, 300]])  # the selected rows
     seed = fork["seeds"][:1]
     assert torch.equal(passes["with a seed"]["topk"], seed)
+    assert torch.equal(passes["on a batch of the target"]["topk"], seed)
     assert not torch.equal(passes["seed dropped"]["topk"], seed)
     assert fork["after"] == [None, False]
 

@@ -26,16 +26,16 @@ pytestmark = pytest.mark.engine
 
 INDEX_TOPK = 32
 MAX_LOGPROB_GAP = 1e-4
-NEAR_TIE = 3e-6
+NEAR_TIE = 2e-6
 TAIL_LEN, TURN_LEN, NUM_PROMPTS = 64, 120, 3
 # Pattern -> F/S text and the seed of its prompts.
 PATTERNS = {
-    "full": ("FFFFFFFF", 0),
-    "freq:2": ("FFSFSFSF", 0),
-    "freq:4": ("FFSSSFSS", 0),
-    "freq:4,offset:1": ("FSSSFSSS", 0),
-    "FSFFSSSF": ("FSFFSSSF", 0),
-    "FFFSSFSF": ("FFFSSFSF", 0),
+    "full": ("FFFFFFFF", 230),
+    "freq:2": ("FFSFSFSF", 18),
+    "freq:4": ("FFSSSFSS", 2),
+    "freq:4,offset:1": ("FSSSFSSS", 14),
+    "FSFFSSSF": ("FSFFSSSF", 25),
+    "FFFSSFSF": ("FFFSSFSF", 32),
 }
 REFUSED = {
     "SFFFFFFF": "starts with S",
@@ -82,6 +82,15 @@ def jobs(model):
 @pytest.fixture(scope="module")
 def answers(jobs) -> dict[str, dict]:
     return dict(zip(PATTERNS, jobs[0]["answers"], strict=True))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """As in the engine's processes: small operations lose more to threads than they gain."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(params=PATTERNS)

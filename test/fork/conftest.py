@@ -3,6 +3,7 @@
 They need nothing but pytest and hypothesis; `test_real_wheel.py` alone looks at the pinned wheel.
 """
 
+import importlib.metadata
 import re
 import sys
 from pathlib import Path
@@ -18,8 +19,13 @@ from sglang_ic.fork.ledger import BEGIN, END  # noqa: E402
 
 
 @pytest.fixture
-def upstream(tmp_path: Path) -> Upstream:
-    """A checkout whose series is empty."""
+def upstream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Upstream:
+    """A checkout whose series is empty, in an interpreter that has no SGLang of its own."""
+
+    def missing(name: str):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "distribution", missing)
     made = Upstream(tmp_path)
     made.write_wheel(FILES)
     (made.patches / "series").write_text("# none yet\n")

@@ -256,7 +256,7 @@ def test_a_seam_that_moved_stops_the_server_with_one_line():
     )
     assert set(refusals) == {seam.target for seam in SEAMS} | {"stale binding"}, done.stdout
     for target, message in refusals.items():
-        assert message.startswith("sglang_ic: cannot attach DSA on CPU: "), target
+        assert message.startswith("sglang_ic: cannot attach DSA on CPU to SGLang 0.5.23"), target
         assert "<newline>" not in message
         assert target == "stale binding" or f"{target.rstrip(']')}_renamed" in message
 

@@ -45,7 +45,10 @@ def indexer_forward(
         padding = torch.full((num_tokens, indexer.index_topk), -1, dtype=torch.int32)
         return maybe_capture_indexer_topk(layer_id, padding)
 
-    q = indexer.wq_b(q_lora)[0].view(num_tokens, indexer.n_heads, indexer.head_dim).float()
+    # Upstream holds weights_proj in bf16; the product is taken in float32.
+    gate = indexer.weights_proj.weight.float()
+    heads = _gated_heads(gate)
+    q = _project_queries(indexer, q_lora, heads)
     k = indexer.k_norm(indexer.wk(x)[0]).float()
     rope = indexer.rope_head_dim
     q_rope, k_rope = indexer.rotary_emb(
@@ -59,8 +62,7 @@ def indexer_forward(
     if not return_indices:
         return None
 
-    # Upstream holds weights_proj in bf16; the product is taken in float32.
-    weights = F.linear(x.float(), indexer.weights_proj.weight.float())
+    weights = F.linear(x.float(), gate[heads])
     weights *= indexer.n_heads**-0.5 * indexer.softmax_scale
     rows = store.rows(layer_id)
     topk = torch.empty(num_tokens, indexer.index_topk, dtype=torch.int32)
@@ -70,3 +72,22 @@ def indexer_forward(
         select_topk(q[span], weights[span], keys, segment.first_position, topk[span])
     topk[plan.num_rows :] = -1
     return maybe_capture_indexer_topk(layer_id, topk)
+
+
+def _gated_heads(gate: torch.Tensor) -> torch.Tensor:
+    """Indices of the heads that can change a score, given the gate weights [H, hidden_size].
+
+    A head whose gate is zero adds 0 * relu(...) to every score: padding, in checkpoints that bring
+    their head count up to what GPU kernels take. If all are zero, all stay.
+    """
+    heads = gate.any(dim=1).nonzero().squeeze(1)
+    return heads if heads.numel() else torch.arange(gate.shape[0])
+
+
+def _project_queries(indexer, q_lora: torch.Tensor, heads: torch.Tensor) -> torch.Tensor:
+    """[num_tokens, len(heads), head_dim] float32 queries of `heads`, before rotation."""
+    shape = (q_lora.shape[0], heads.numel(), indexer.head_dim)
+    if heads.numel() == indexer.n_heads:
+        return indexer.wq_b(q_lora)[0].view(shape).float()
+    weight = indexer.wq_b.weight.view(indexer.n_heads, indexer.head_dim, -1)[heads]
+    return F.linear(q_lora, weight.flatten(0, 1)).view(shape).float()

@@ -73,13 +73,24 @@ def _best_positions(scores: torch.Tensor, k: int) -> torch.Tensor:
     if scores.shape[1] == k:
         return torch.arange(k).expand(scores.shape[0], k)
     # One candidate more than wanted: if the worst of k + 1 is unique, dropping it is exact.
-    values, positions = torch.topk(scores, k + 1, dim=1)
-    tied = (values[:, k - 1] == values[:, k]).nonzero().squeeze(1)
-    positions = positions[:, :k]
+    values, positions = torch.topk(scores, k + 1, dim=1, sorted=False)
+    worst = values.min(dim=1, keepdim=True)
+    positions.scatter_(1, worst.indices, scores.shape[1])  # past every position: sorts to the end
+    positions = positions.sort(dim=1).values[:, :k]
+    tied = ((values == worst.values).sum(dim=1) > 1).nonzero().squeeze(1)
     if tied.numel():
-        exact = torch.sort(scores[tied], dim=1, descending=True, stable=True).indices
-        positions[tied] = exact[:, :k]
-    return positions.sort(dim=1).values
+        positions[tied] = _lowest_of_tied(scores[tied], worst.values[tied], k)
+    return positions
+
+
+def _lowest_of_tied(scores: torch.Tensor, bound: torch.Tensor, k: int) -> torch.Tensor:
+    """[T, k] positions, ascending, where fewer than k of `scores` [T, S] beat `bound` [T, 1] and
+    those equal to it fill up the rest from the lowest position on."""
+    better = scores > bound
+    equal = scores == bound
+    room = k - better.sum(dim=1, keepdim=True, dtype=torch.int32)
+    taken = better | (equal & (equal.cumsum(dim=1, dtype=torch.int32) <= room))
+    return taken.nonzero()[:, 1].view(-1, k)
 
 
 def sparse_mla(

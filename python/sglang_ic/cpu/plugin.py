@@ -95,23 +95,17 @@ def attach(seams: tuple[Seam, ...]) -> None:
     """Attach those of `seams` that are not attached yet, then check them all; see `register`."""
     from sglang.srt.plugins.hook_registry import HookRegistry
 
-    try:
-        for seam in seams:
-            if seam.problem() is not None:
-                seam.attach()
-        # Apply now: what register() leaves to SGLang is applied after our last chance to look.
-        HookRegistry.apply_hooks()
-        problems = [(seam, problem) for seam in seams if (problem := seam.problem())]
-    except (ImportError, AttributeError, KeyError) as error:
-        raise SystemExit(f"sglang_ic: cannot attach DSA on CPU: {error}; {_advice()}") from error
-    if problems:
-        seam, problem = problems[0]
-        raise SystemExit(
-            f"sglang_ic: cannot attach DSA on CPU: {problem}; without it, {seam.why}; {_advice()}"
-        )
+    from sglang_ic.hooks import check_version, installed_version, refuse
 
-
-def _advice() -> str:
-    from sglang.version import __version__
-
-    return f"this is SGLang {__version__}, use 0.5.23 (or unset SGLANG_USE_CPU_ENGINE)"
+    check_version()
+    for seam in seams:
+        if seam.problem() is not None:
+            seam.attach()
+    # Apply now: what is left to SGLang is applied after our last chance to look.
+    HookRegistry.apply_hooks()
+    for seam in seams:
+        if (problem := seam.problem()) is not None:
+            refuse(
+                f"cannot attach DSA on CPU to SGLang {installed_version()}: {problem}; "
+                f"without it, {seam.why}"
+            )

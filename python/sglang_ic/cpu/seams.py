@@ -37,14 +37,18 @@ class Seam:
         return getattr(importlib.import_module(module), name)
 
     def attach(self) -> None:
-        """Register the hook; `around` and `replace` take effect with HookRegistry.apply_hooks()."""
+        """Register the hook; `around` and `replace` take effect with HookRegistry.apply_hooks().
+
+        A target that is not there is left alone: `problem` says so.
+        """
         from sglang.srt.plugins.hook_registry import HookRegistry, HookType
 
         hook = self.load_hook()
         if self.kind == "entry":
             path, key = self.target.rstrip("]").split("[")
             table = pkgutil.resolve_name(path)
-            table[key] = _wrap_entry(table[key], hook)
+            if key in table:
+                table[key] = _wrap_entry(table[key], hook)
         else:
             HookRegistry.register(self.target, hook, HookType(self.kind))
 

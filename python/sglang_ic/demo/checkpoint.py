@@ -14,6 +14,7 @@ tokens. Norm weights and biases are away from 1 and 0, so that an engine which f
 caught. Linear weights are [out_features, in_features].
 """
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Collection, Iterator
@@ -38,6 +39,7 @@ class _Init:
     std: float
     mean: float = 0.0
     dtype: torch.dtype = torch.bfloat16
+    num_rows: int | None = None  # rows behind these are zero
 
 
 def _linear(out_features: int, in_features: int, gain: float = 1.0) -> _Init:
@@ -78,7 +80,11 @@ def _layer(shape: DsaShape, layer: int, has_indexer: bool) -> Iterator[tuple[str
         yield f"{indexer}.k_norm.weight", _norm(shape.index_head_dim)
         yield f"{indexer}.k_norm.bias", _Init((shape.index_head_dim,), std=0.1)
         # SGLang holds this one in bf16 whatever the server's dtype is.
-        yield f"{indexer}.weights_proj.weight", _linear(shape.index_n_heads, hidden)
+        gate = _linear(shape.index_n_heads, hidden)
+        yield (
+            f"{indexer}.weights_proj.weight",
+            dataclasses.replace(gate, num_rows=shape.num_gated_index_heads),
+        )
     if layer < shape.num_dense_layers:
         yield from _mlp(mlp, hidden, shape.intermediate_size)
         return
@@ -104,7 +110,10 @@ def _draw(name: str, init: _Init, seed: int) -> torch.Tensor:
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
     value = torch.randn(init.shape, generator=generator, dtype=torch.float32)
-    return (value * init.std + init.mean).to(init.dtype)
+    value = value * init.std + init.mean
+    if init.num_rows is not None:
+        value[init.num_rows :] = 0
+    return value.to(init.dtype)
 
 
 def make_tensors(

@@ -31,15 +31,17 @@ RECIPE = (
 )
 
 # Sizes that the CPU path runs fast and Hopper's kernels accept: DeepGEMM's index scores take 32 or
-# 64 heads of 128 there, the sparse MLA kernels a latent of 512 + 64 and a head count that divides
-# 64, FlashMLA a top-k that is a multiple of 128, and FlashAttention 3 (prompts within the top-k)
-# equal query and value head sizes.
+# 64 heads of 128 there (8 of ours have a gate that is not zero, and the CPU path scores only
+# those), the sparse MLA kernels a latent of 512 + 64 and a head count that divides 64, FlashMLA a
+# top-k that is a multiple of 128, and FlashAttention 3 (prompts within the top-k) equal query and
+# value head sizes.
 SHAPE = DsaShape(
     architecture="GlmMoeDsaForCausalLM",
     num_layers=16,
     index_topk=128,
     kv_lora_rank=512,
     index_n_heads=32,
+    num_gated_index_heads=8,
 )
 
 

@@ -35,6 +35,9 @@ class DsaShape:
     qk_rope_head_dim: int = 64
     v_head_dim: int = 128
     index_head_dim: int = 128  # asserted by SGLang
+    # Index heads whose gate is not zero; None for all. A zero gate adds nothing to a score, so the
+    # others only pad the head count to one that GPU kernels take.
+    num_gated_index_heads: int | None = None
     intermediate_size: int = 512
     moe_intermediate_size: int = 64
     num_experts: int = 8

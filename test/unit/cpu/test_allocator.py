@@ -21,7 +21,7 @@ def make_allocator():
         need_sort=False,
     )
     assert not allocator.use_triton_kernels, (
-        "the CPU platform must take the torch allocation; if it does not, attach one in sglang_ic.cpu"
+        "on CPU the allocator must take its torch path; if not, attach one in sglang_ic.cpu"
     )
     return allocator
 

@@ -182,3 +182,16 @@ def test_speculative_modes_are_refused(setup):
     batch = make_batch(ForwardMode.TARGET_VERIFY, [4], [3], req_to_token)
     with pytest.raises(NotImplementedError, match="TARGET_VERIFY"):
         plan_rows(batch, req_to_token)
+
+
+@pytest.mark.parametrize("num_gated", [0, 1, 3])
+def test_heads_with_a_zero_gate_change_nothing(setup, num_gated):
+    _, req_to_token, lengths, inputs, _ = setup
+    indexer = make_indexer()
+    with torch.no_grad():
+        indexer.weights_proj.weight[num_gated:] = 0
+    begins = [0, 0, 0]
+    batch = make_batch(ForwardMode.EXTEND, begins, lengths, req_to_token)
+    found = run(indexer, Store(), batch, req_to_token, *rows_of(inputs, begins, lengths))
+    expected = [reference(indexer, x, q_lora) for x, q_lora in inputs]
+    assert torch.equal(found, torch.cat(expected))
