@@ -50,8 +50,8 @@ lint: $(DEPS_STAMP) ## Check style
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 
-bench-cpu: setup ## Measure the demo model on CPU
-	$(PY) -m sglang_ic.bench $(ARGS)
+bench-cpu: setup ## Measure prefill of the bundled model on CPU, by Full count
+	$(PY) benchmark/cpu_prefill.py $(ARGS)
 
 fork-verify: setup ## Check the patch series against the pinned upstream, and the installed fork
 	$(PY) -m sglang_ic.fork verify

@@ -28,7 +28,7 @@ import torch
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-TIMEOUT_SEC = 300
+TIMEOUT_SEC = 600
 # Results are compared bit for bit, so the order of every sum must be the same on both sides; and a
 # process with OpenMP threads cannot be forked.
 NUM_THREADS = 1

@@ -58,9 +58,7 @@ class Server:
         )
 
 
-def launch(
-    *argv: str, module: str = "sglang_ic.launch_server", **kwargs: Any
-) -> subprocess.Popen:
+def launch(*argv: str, module: str = "sglang_ic.launch_server", **kwargs: Any) -> subprocess.Popen:
     """The server process, in a process group of its own."""
     command = [sys.executable, "-m", module, *argv]
     return subprocess.Popen(command, start_new_session=True, **kwargs)

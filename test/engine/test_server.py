@@ -44,9 +44,7 @@ def test_openai_client_completes_and_chats(server):
     text = client.completions.create(model=model, prompt="Once", max_tokens=6, temperature=0)
     assert text.usage.completion_tokens == 6
     asked = [{"role": "user", "content": "Hello"}]
-    chat = client.chat.completions.create(
-        model=model, messages=asked, max_tokens=6, temperature=0
-    )
+    chat = client.chat.completions.create(model=model, messages=asked, max_tokens=6, temperature=0)
     assert chat.choices[0].message.content
     parts = client.chat.completions.create(
         model=model, messages=asked, max_tokens=6, temperature=0, stream=True
@@ -99,8 +97,7 @@ def test_metrics_count_what_the_scheduler_counts(server):
     assert skipped == 3 * run
     assert server.metric("sglang:index_cache_indexer_run_total") == after["indexer_run_total"]
     assert (
-        server.metric("sglang:index_cache_indexer_skipped_total")
-        == after["indexer_skipped_total"]
+        server.metric("sglang:index_cache_indexer_skipped_total") == after["indexer_skipped_total"]
     )
     assert server.metric("sglang:index_cache_full_layers") == 4
     assert server.metric("sglang:index_cache_shared_layers") == 12

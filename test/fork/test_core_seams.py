@@ -39,7 +39,10 @@ FACTS = [
     (
         "srt/configs/model_config.py",
         "dsa_layer_skips_topk",
-        ['indexer_types = getattr(config, "indexer_types", None)', 'indexer_types[layer_id] == "shared"'],
+        [
+            'indexer_types = getattr(config, "indexer_types", None)',
+            'indexer_types[layer_id] == "shared"',
+        ],
         "indexer_types must win over all other keys: server/resolve.py writes the pattern there",
     ),
     (
@@ -51,7 +54,12 @@ FACTS = [
     (
         "srt/configs/model_config.py",
         "ModelConfig.__init__",
-        ["self.hf_text_config = ", "self.model_path = ", "self.revision = ", "self.is_draft_model = "],
+        [
+            "self.hf_text_config = ",
+            "self.model_path = ",
+            "self.revision = ",
+            "self.is_draft_model = ",
+        ],
         "server/resolve.py reads these attributes after __init__",
     ),
     (
@@ -136,13 +144,13 @@ FACTS = [
         "srt/plugins/__init__.py",
         "load_plugins",
         ["except Exception:", "logger.exception"],
-        "SGLang only logs a plugin that fails; hooks.py stops the process because of it",
+        "SGLang only logs a plugin that fails; seams.py stops the process because of it",
     ),
     (
         "srt/plugins/hook_registry.py",
         "_wrap_fn",
         ["functools.wraps(original_fn)", "wrapper.__wrapped__ = original_fn"],
-        "hooks.py follows __wrapped__ and closures to see whether a hook is attached",
+        "seams.py follows __wrapped__ and closures to see whether a hook is attached",
     ),
     (
         "srt/batch_overlap/two_batch_overlap.py",

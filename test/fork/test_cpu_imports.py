@@ -22,7 +22,9 @@ except ImportError as error:
 @pytest.mark.engine
 def test_the_server_imports_without_torchvision_and_sgl_kernel():
     for package in ("torchvision", "sgl_kernel"):
-        assert importlib.util.find_spec(package) is None, f"{package} is not in requirements/cpu.txt"
+        assert importlib.util.find_spec(package) is None, (
+            f"{package} is not in requirements/cpu.txt"
+        )
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", CHECK],
         env={**os.environ, "SGLANG_USE_CPU_ENGINE": "1"},

@@ -225,13 +225,14 @@ print("HOOKS", len(HookRegistry._hooks))
 # Every seam in one process: attach() is called with one broken seam at a time.
 BREAK = """
 import dataclasses
-from sglang_ic.cpu.plugin import SEAMS, attach, register
+from sglang_ic.cpu.plugin import SEAMS, register
+from sglang_ic.seams import attach
 register()
 for seam in SEAMS:
     name = seam.target.rstrip("]") + "_renamed" + "]" * seam.target.endswith("]")
     broken = dataclasses.replace(seam, target=name)
     try:
-        attach((broken,))
+        attach((broken,), "DSA on CPU")
         print("ACCEPTED", seam.target)
     except SystemExit as refusal:
         print("REFUSED", seam.target, "::", str(refusal).replace(chr(10), "<newline>"))
@@ -239,7 +240,7 @@ for seam in SEAMS:
 import sglang.srt.mem_cache.memory_pool as memory_pool
 memory_pool.IndexKeyCache = object
 try:
-    attach(tuple(seam for seam in SEAMS if seam.seen_at))
+    attach(tuple(seam for seam in SEAMS if seam.seen_at), "DSA on CPU")
     print("ACCEPTED stale binding")
 except SystemExit as refusal:
     print("REFUSED stale binding ::", refusal)

@@ -120,7 +120,11 @@ def test_pattern_changes_the_answer_only_past_index_topk(shared, full):
     which random weights amplify. Past it the selections themselves differ."""
     difference = (logprobs(shared["first"]) - logprobs(full["first"])).abs()
     below, past = difference[:120], difference[2048:3000]
-    print(json.dumps({"median_dlogprob": {"below": below.median().item(), "past": past.median().item()}}))
+    print(
+        json.dumps(
+            {"median_dlogprob": {"below": below.median().item(), "past": past.median().item()}}
+        )
+    )
     assert past.median() > 10 * below.median()
 
 

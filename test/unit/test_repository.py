@@ -58,6 +58,6 @@ def test_every_copy_source_of_a_dockerfile_exists(dockerfile):
 def test_the_changelog_names_the_pinned_upstream():
     pin = re.search(r'^version = "(.*)"', (ROOT / "patches/UPSTREAM").read_text(), re.M)[1]
     assert f"SGLang {pin}" in (ROOT / "CHANGELOG.md").read_text()
-    from sglang_ic.hooks import UPSTREAM_VERSION
+    from sglang_ic.seams import UPSTREAM_VERSION
 
     assert pin == UPSTREAM_VERSION

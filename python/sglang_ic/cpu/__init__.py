@@ -1,7 +1,6 @@
 """DSA on CPU: a plain-torch path for DeepSeek-sparse-attention models.
 
     plugin.py     the SGLang plugin: attaches every seam, checks each one, or stops the server
-    seams.py      what a seam is, how it is attached and how it is checked
     hooks.py      what the seams run: the functions and classes that stand in upstream
     backend.py    attention backend: sparse absorbed-MLA over the paged latent pool
     indexer.py    the lightning indexer's forward: project, store index-K, score, select

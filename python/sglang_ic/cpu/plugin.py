@@ -6,7 +6,7 @@ SGLang runs on its CPU engine: on a GPU this plugin does not exist.
 
 import os
 
-from sglang_ic.cpu.seams import Seam
+from sglang_ic.seams import Seam, attach
 
 _SRT = "sglang.srt."
 _HOOKS = "sglang_ic.cpu.hooks."
@@ -88,24 +88,4 @@ def register() -> None:
     # Upstream compiles its expert routing with torch.compile, which on CPU needs a C++ compiler at
     # run time. The scheduler process inherits this before it imports the routing.
     os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
-    attach(SEAMS)
-
-
-def attach(seams: tuple[Seam, ...]) -> None:
-    """Attach those of `seams` that are not attached yet, then check them all; see `register`."""
-    from sglang.srt.plugins.hook_registry import HookRegistry
-
-    from sglang_ic.hooks import check_version, installed_version, refuse
-
-    check_version()
-    for seam in seams:
-        if seam.problem() is not None:
-            seam.attach()
-    # Apply now: what is left to SGLang is applied after our last chance to look.
-    HookRegistry.apply_hooks()
-    for seam in seams:
-        if (problem := seam.problem()) is not None:
-            refuse(
-                f"cannot attach DSA on CPU to SGLang {installed_version()}: {problem}; "
-                f"without it, {seam.why}"
-            )
+    attach(SEAMS, "DSA on CPU")

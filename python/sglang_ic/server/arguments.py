@@ -16,17 +16,18 @@ which layers run their indexer (F) and which reuse the nearest Full layer's top-
 "full", "freq:N[,offset:K]", "preset:NAME", or a pattern.json file (FILE or FILE@COUNT)"""
 
 # What DSA on CPU needs; sglang_ic.cpu says why of each.
-CPU_FLAGS = {
+CPU_FLAGS: dict[str, str | None] = {
     "--device": "cpu",
     "--attention-backend": "torch_native",
     "--dtype": "float32",
     "--sampling-backend": "pytorch",
     "--max-total-tokens": "65536",
     "--chunked-prefill-size": "2048",
+    "--sleep-on-idle": None,  # an idle scheduler would keep one of the few cores busy
 }
 
 # Upstream's fused top-k kernels take index_topk 2048 only; the bundled model has 128.
-BUNDLED_CUDA_FLAGS = {"--dsa-topk-backend": "torch"}
+BUNDLED_CUDA_FLAGS: dict[str, str | None] = {"--dsa-topk-backend": "torch"}
 BUNDLED_CUDA_ENVIRONMENT = {"SGLANG_DSA_FUSE_TOPK": "false"}
 
 
@@ -96,13 +97,14 @@ def wants_cpu(argv: list[str]) -> bool:
     return not torch.cuda.is_available()
 
 
-def with_defaults(argv: list[str], flags: dict[str, str]) -> list[str]:
-    """Add those of ``flags`` that were not typed."""
+def with_defaults(argv: list[str], flags: dict[str, str | None]) -> list[str]:
+    """Add those of ``flags`` that were not typed; a flag without a value has None."""
     added = [
         word
         for name, value in flags.items()
         if not has_flag(argv, name)
         for word in (name, value)
+        if word is not None
     ]
     return [*argv, *added]
 

@@ -1,15 +1,19 @@
-"""Where the CPU path attaches to SGLang: one entry per seam, and the check that it took effect.
+"""Attach to SGLang where it offers hooks, and make sure that it worked.
 
 SGLang logs a plugin hook that fails and serves on without it, which here would mean wrong answers
-or a crash long after start. So every seam is resolved again after attaching and compared.
+or a crash long after start. So each place that runs our code is one `Seam`: after attaching, every
+seam is resolved again and compared, and the process stops if one of them is not ours.
 """
 
 import functools
 import importlib
+import importlib.metadata
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
+
+UPSTREAM_VERSION = "0.5.23"
 
 
 @dataclass(frozen=True)
@@ -19,15 +23,15 @@ class Seam:
     Attributes:
         target: dotted path of a function, method or class; for `entry`, a dictionary and its key
             as ``package.module.TABLE[key]``.
-        kind: `around` and `replace` go through SGLang's HookRegistry; `entry` wraps a value in a
-            table that SGLang looks functions up in.
+        kind: `after`, `around` and `replace` go through SGLang's HookRegistry; `entry` wraps a
+            value in a table that SGLang looks functions up in.
         hook: dotted name in this package of what runs there.
-        why: what happens on CPU without it.
+        why: what happens without it.
         seen_at: other dotted paths that must lead to the same object, since SGLang calls it there.
     """
 
     target: str
-    kind: Literal["around", "replace", "entry"]
+    kind: Literal["after", "around", "replace", "entry"]
     hook: str
     why: str
     seen_at: tuple[str, ...] = ()
@@ -37,7 +41,7 @@ class Seam:
         return getattr(importlib.import_module(module), name)
 
     def attach(self) -> None:
-        """Register the hook; `around` and `replace` take effect with HookRegistry.apply_hooks().
+        """Register the hook; all but `entry` take effect with HookRegistry.apply_hooks().
 
         A target that is not there is left alone: `problem` says so.
         """
@@ -63,6 +67,56 @@ class Seam:
             if not _runs(found, hook):
                 return f"{path} does not run {self.hook}"
         return None
+
+
+def attach(seams: tuple[Seam, ...], purpose: str) -> None:
+    """Attach those of `seams` that are not attached yet, then check them all.
+
+    Args:
+        purpose: what they are for, in words that follow "cannot attach".
+    Raises:
+        SystemExit: with one line, if SGLang is another version or a seam is not ours afterwards.
+    """
+    from sglang.srt.plugins.hook_registry import HookRegistry
+
+    check_version()
+    for seam in seams:
+        if seam.problem() is not None:
+            seam.attach()
+    # Apply now: what is left to SGLang is applied after our last chance to look.
+    HookRegistry.apply_hooks()
+    for seam in seams:
+        if (problem := seam.problem()) is not None:
+            refuse(
+                f"cannot attach {purpose} to SGLang {installed_version()}: {problem}; "
+                f"without it, {seam.why}"
+            )
+
+
+def installed_version() -> str:
+    """Version of the SGLang that this process runs, e.g. ``0.5.23+ic.1``."""
+    try:
+        return importlib.metadata.version("sglang")
+    except importlib.metadata.PackageNotFoundError:
+        # A tree unpacked without its dist-info (an offline machine).
+        from sglang.version import __version__
+
+        return __version__
+
+
+def check_version() -> None:
+    """Stop unless this is the SGLang that the seams were written against."""
+    version = installed_version()
+    if version.partition("+")[0] != UPSTREAM_VERSION:
+        refuse(
+            f"SGLang {version} is installed, but this package attaches to {UPSTREAM_VERSION} only; "
+            f"install sglang=={UPSTREAM_VERSION} or take sglang_ic out of SGLANG_PLUGINS"
+        )
+
+
+def refuse(message: str) -> NoReturn:
+    """Stop this process with one line: SGLang would swallow an ordinary exception here."""
+    raise SystemExit(f"sglang_ic: {message}")
 
 
 def _resolve(path: str) -> Any:

@@ -1,0 +1,70 @@
+"""A seam that did not attach stops the process. Needs SGLang, patched or not."""
+
+import json as victim_module
+
+import pytest
+
+from sglang_ic import seams
+from sglang_ic.seams import Seam, attach
+
+pytest.importorskip("sglang.srt.plugins.hook_registry", exc_type=ImportError)
+
+
+@pytest.fixture(autouse=True)
+def _registry():
+    from sglang.srt.plugins.hook_registry import HookRegistry
+
+    saved = dict(HookRegistry._hooks), set(HookRegistry._patched)
+    original = victim_module.dumps
+    yield
+    victim_module.dumps = original
+    HookRegistry._hooks.clear()
+    HookRegistry._hooks.update(saved[0])
+    HookRegistry._patched = saved[1]
+
+
+def around(original, *args, **kwargs):
+    return "ours:" + original(*args, **kwargs)
+
+
+@pytest.fixture(autouse=True)
+def _our_hook(monkeypatch):
+    monkeypatch.setattr(seams, "test_hook", around, raising=False)
+
+
+def seam(target):
+    return Seam(target, "around", "sglang_ic.seams.test_hook", "it would be bad")
+
+
+def test_a_hook_that_takes_effect_is_seen():
+    hook = seam("json.dumps")
+    assert hook.problem() is not None
+    attach((hook,), "a test")
+    assert hook.problem() is None
+    assert victim_module.dumps({}) == "ours:{}"
+
+
+def test_attaching_twice_is_once():
+    attach((seam("json.dumps"),), "a test")
+    attach((seam("json.dumps"),), "a test")
+    assert victim_module.dumps({}) == "ours:{}"
+
+
+@pytest.mark.parametrize("target", ["json.no_such_function", "no_such_module.function"])
+def test_a_target_that_is_gone_stops_the_process(target):
+    with pytest.raises(SystemExit) as stopped:
+        attach((seam(target),), "a test")
+    message = str(stopped.value)
+    assert message.startswith("sglang_ic: cannot attach a test to SGLang 0.5.23")
+    assert target in message and message.endswith("without it, it would be bad")
+
+
+def test_another_version_of_sglang_stops_the_process(monkeypatch):
+    monkeypatch.setattr(seams, "installed_version", lambda: "0.5.24")
+    with pytest.raises(SystemExit, match="SGLang 0.5.24 is installed.*0.5.23 only"):
+        attach((), "a test")
+
+
+def test_the_patched_version_is_the_same_version(monkeypatch):
+    monkeypatch.setattr(seams, "installed_version", lambda: "0.5.23+ic.7")
+    attach((), "a test")
