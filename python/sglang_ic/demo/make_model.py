@@ -31,7 +31,7 @@ RECIPE = (
 )
 
 # Sizes that the CPU path runs fast and Hopper's kernels accept: DeepGEMM's index scores take 32 or
-# 64 heads of 128 there (8 of ours have a gate that is not zero, and the CPU path scores only
+# 64 heads of 128 there (6 of ours have a gate that is not zero, and the CPU path scores only
 # those), the sparse MLA kernels a latent of 512 + 64 and a head count that divides 64, FlashMLA a
 # top-k that is a multiple of 128, and FlashAttention 3 (prompts within the top-k) equal query and
 # value head sizes.
@@ -41,7 +41,8 @@ SHAPE = DsaShape(
     index_topk=128,
     kv_lora_rank=512,
     index_n_heads=32,
-    num_gated_index_heads=8,
+    num_heads=8,
+    num_gated_index_heads=6,
 )
 
 
