@@ -1,4 +1,4 @@
-"""Settings for all tests: property tests draw the same examples each time and have no time limit."""
+"""Settings for all tests: property tests draw the same examples and have no time limit."""
 
 from hypothesis import settings
 
