@@ -39,10 +39,6 @@ class LayerRoles:
         self.source: str | None = None  # set once the pattern differs from the one at start
         self.metrics: IndexCacheMetrics | None = None
 
-    def has_indexer(self, layer_id: int) -> bool:
-        """Whether the layer was built with indexer weights and index-K."""
-        return self.build_all or self.pattern.is_full(layer_id)
-
     @property
     def per_pass(self) -> tuple[int, int]:
         """(indexers run, indexers skipped) by one forward pass over the layers of this stage."""

@@ -125,8 +125,6 @@ def test_the_pattern_of_a_running_pass_does_not_change_under_it():
 def test_roles_say_what_a_stage_runs():
     assert roles("FSSF").per_pass == (2, 2)
     assert roles("FSSF", start=1, end=3).per_pass == (0, 2)
-    assert [roles("FSSF").has_indexer(layer) for layer in range(4)] == [True, False, False, True]
-    assert all(roles("FSSF", build_all=True).has_indexer(layer) for layer in range(4))
 
 
 def test_a_server_built_for_one_pattern_refuses_another():
