@@ -33,12 +33,12 @@ FORK_STAMP := $(call stamp,$(VENV),fork,$(wildcard patches/*) $(wildcard python/
 SELF_STAMP := $(call stamp,$(VENV),self,pyproject.toml)
 STOCK_STAMP := $(call stamp,$(STOCK),stock,patches/UPSTREAM requirements/stock_env.py)
 
-.PHONY: help setup demo stock serve test lint bench-cpu fork-verify lock clean
+.PHONY: help setup stock serve test lint bench-cpu fork-verify lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
-setup: $(DEPS_STAMP) $(FORK_STAMP) $(SELF_STAMP) demo ## Environment with the patched SGLang, and the demo model
+setup: $(DEPS_STAMP) $(FORK_STAMP) $(SELF_STAMP) ## Environment with the patched SGLang
 
 serve: setup ## Serve on CPU or GPU: make serve ARGS="--port 30000 --index-cache-pattern FILE"
 	$(PY) -m sglang_ic.launch_server $(ARGS)
@@ -63,9 +63,6 @@ lock: ## Resolve requirements/*.in anew into requirements/*.txt (needs a network
 
 clean: ## Delete the environments and everything that was built or downloaded
 	rm -rf $(VENV) $(STOCK) .cache dist build
-
-demo: $(DEPS_STAMP) $(SELF_STAMP)
-	@$(PY) -m sglang_ic.demo
 
 $(PY):
 	@test -n "$(PYTHON)" || { echo "error: no python3.11 or python3 found: pass PYTHON=..." >&2; exit 2; }

@@ -28,7 +28,7 @@ SCHEMA_VERSION = 1
 PATTERNS = {
     16: "full",
     8: "freq:2,offset:1",
-    4: str(ROOT / "python/sglang_ic/demo/pattern.json"),
+    4: "FSFSSSSFSSSSSFSS",
     2: "freq:8,offset:1",
     1: "freq:16,offset:1",
 }
@@ -192,9 +192,9 @@ def main() -> None:
     if len(counts) < 3 or not set(counts) <= set(PATTERNS):
         parser.error(f"--full-counts {args.full_counts}: give at least three of {sorted(PATTERNS)}")
 
-    from sglang_ic.demo.make_model import ensure_demo_model
+    from sglang_ic.demo import bundled_model
 
-    model = args.model_path or ensure_demo_model()
+    model = args.model_path or bundled_model()
     shared = [ROOT / "test/engine", ROOT / "python"]
     override = {"index_cache_pattern": "full", "index_cache_build": "all"}
     fork = Engine(sys.executable, "sglang_ic.cpu.plugin:register", model, override, shared)

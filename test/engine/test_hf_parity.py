@@ -20,8 +20,9 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from _compare import check_choices, check_logprobs, disputed_rows
 from _environments import fork
-from _hf import Choice, HfPass, HfReference, choice_mask
+from _hf import HfPass, HfReference
 from _parity_jobs import prompt
 
 from sglang_ic.demo.tiny import write_checkpoint
@@ -32,11 +33,6 @@ NUM_LAYERS = 8
 INDEX_TOPK = 32
 NUM_PREFILL = 16 * INDEX_TOPK
 NUM_DECODE = 16
-MAX_DISPUTED_SHARE = 0.005
-# Of the row's largest score: float32 against float64 gave 2.1e-6 at most here, and a dispute
-# compares two candidates in two engines.
-SCORE_ROUNDING = 1e-5
-MAX_LOGPROB_GAP = 1e-4
 
 FULL = "FFFFFFFF"
 NAMED = {"full": FULL, "freq:2": "FFSFSFSF", "freq:4": "FFSSSFSS", "freq:4,offset:1": "FSSSFSSS"}
@@ -148,7 +144,7 @@ def test_rows_go_to_the_experts_that_transformers_picks(compared):
 
 def test_log_probabilities_equal_transformers_given_the_choices(compared):
     _, run, hf = compared
-    check_logprobs(run["logprobs"], hf.logprobs)
+    check_logprobs(run["logprobs"], hf.logprobs, NUM_PREFILL)
 
 
 @pytest.mark.parametrize("compared", ALONE, ids=str, indirect=True)
@@ -161,7 +157,7 @@ def test_transformers_alone_agrees_before_the_first_disputed_row(compared, check
     alone = HfReference(checkpoint[case.architecture], case.pattern).run(case.ids[:num_rows])
     ours = {layer: topk[:num_rows] for layer, topk in selections(case, run).items()}
     assert not disputed_rows(ours, alone.keys)
-    check_logprobs(run["logprobs"][:num_rows], alone.logprobs)
+    check_logprobs(run["logprobs"][:num_rows], alone.logprobs, NUM_PREFILL)
 
 
 # What each line below breaks must not pass: pattern FFSSSFSS has a Full layer before the owner.
@@ -184,7 +180,8 @@ def test_comparison_sees_a_wrong_reuse(broken, checkpoint):
     case = Case(NAMED["freq:4"])
     run = run_alone(case, checkpoint, broken=broken)
     with pytest.raises(AssertionError, match="log-probability"):
-        check_logprobs(run["logprobs"], follow(case, run, checkpoint[case.architecture]).logprobs)
+        hf = follow(case, run, checkpoint[case.architecture])
+        check_logprobs(run["logprobs"], hf.logprobs, NUM_PREFILL)
 
 
 def test_comparison_sees_the_other_rope_convention_of_the_indexer(checkpoint):
@@ -216,59 +213,3 @@ def follow(case: Case, run: dict, model: str) -> HfPass:
 def selections(case: Case, run: dict) -> dict[int, torch.Tensor]:
     """Full layer -> [T, index_topk]."""
     return {layer: run["topk"][layer] for layer in case.full_layers}
-
-
-def disputed_rows(
-    ours: dict[int, torch.Tensor], theirs: dict[int, Choice]
-) -> list[tuple[int, int]]:
-    """(layer, row) pairs whose chosen sets differ."""
-    found = []
-    for layer, indices in ours.items():
-        mask = theirs[layer].mask
-        rows = (choice_mask(indices, mask.shape[1]) != mask).any(1).nonzero().flatten()
-        found += [(layer, row) for row in rows.tolist()]
-    return found
-
-
-def check_choices(kind: str, ours: dict[int, torch.Tensor], theirs: dict[int, Choice]) -> None:
-    disputed, lines = disputed_rows(ours, theirs), []
-    for layer, row in disputed:
-        scores, wanted = theirs[layer].scores[row], theirs[layer].mask[row]
-        took = choice_mask(ours[layer][row : row + 1], len(wanted))[0]
-        extra, left = took & ~wanted, wanted & ~took
-        scale = scores[scores.isfinite()].abs().max()
-        # Unequal numbers of candidates leave one side empty, which is no rounding.
-        same_size = took.sum() == wanted.sum()
-        if not same_size or scores[left].max() - scores[extra].min() > SCORE_ROUNDING * scale:
-            lines.append(
-                f"layer {layer} row {row}: the engine took {_list(extra)} scored "
-                f"{_list(scores[extra])}, left {_list(left)} scored {_list(scores[left])}; "
-                f"the largest score is {scale:.7g}"
-            )
-    assert not lines, f"{kind} differ beyond rounding in {len(lines)} rows:\n" + "\n".join(
-        lines[:10]
-    )
-    num_rows = sum(len(indices) for indices in ours.values())
-    assert len(disputed) <= MAX_DISPUTED_SHARE * num_rows, (
-        f"{kind} differ in {len(disputed)} of {num_rows} rows: (layer, row) {disputed[:20]}"
-    )
-
-
-def _list(values: torch.Tensor) -> list:
-    return (values.nonzero().flatten() if values.dtype == torch.bool else values).tolist()
-
-
-def check_logprobs(ours: torch.Tensor, theirs: torch.Tensor) -> None:
-    """Both [T, vocab]; rows from NUM_PREFILL on come from decode steps."""
-    assert ours.shape == theirs.shape
-    gap = (ours - theirs).abs().nan_to_num(float("inf"))
-    bad = (gap > MAX_LOGPROB_GAP).any(1).nonzero().flatten().tolist()
-    lines = []
-    for row in bad[:10]:
-        token = int(gap[row].argmax())
-        kind = "prefill" if row < NUM_PREFILL else "decode"
-        lines.append(
-            f"row {row} ({kind}) token {token}: {ours[row, token]:.7g}, "
-            f"transformers {theirs[row, token]:.7g}"
-        )
-    assert not bad, f"log-probability differs in {len(bad)} rows:\n" + "\n".join(lines)

@@ -6,11 +6,16 @@ import openai
 import pytest
 from _server import running
 
+from sglang_ic.demo.documents import documents
+
 pytestmark = pytest.mark.engine
 
 # 16 x index_topk (128) and more: below index_topk every pattern is the same by construction.
-LONG_TEXT = "The quick brown fox jumps over the lazy dog. " * 52
-DEFAULT_PATTERN = "FSFSSSSFSSSSSFSS"
+(DOCUMENT,) = documents("test", length=2200, count=1)
+QUESTION = next(answer for answer in DOCUMENT.answers if answer.task == "multi_key")
+LONG_TEXT = DOCUMENT.text[: QUESTION.start]
+ANSWER = DOCUMENT.text[QUESTION.start : QUESTION.end]
+DEFAULT_PATTERN = "FFFSFFFSFFFSFFSS"
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +41,7 @@ def test_generate_answers_a_long_prompt_the_same_way_from_the_cache(server):
     assert first["meta_info"]["completion_tokens"] == 8
     assert again["meta_info"]["cached_tokens"] > 0
     assert again["text"] == first["text"]
+    assert first["text"].startswith(ANSWER), "the document says so, beyond what a window would see"
 
 
 def test_openai_client_completes_and_chats(server):
@@ -43,9 +49,9 @@ def test_openai_client_completes_and_chats(server):
     model = client.models.list().data[0].id
     text = client.completions.create(model=model, prompt="Once", max_tokens=6, temperature=0)
     assert text.usage.completion_tokens == 6
-    asked = [{"role": "user", "content": "Hello"}]
+    asked = [{"role": "user", "content": LONG_TEXT}]
     chat = client.chat.completions.create(model=model, messages=asked, max_tokens=6, temperature=0)
-    assert chat.choices[0].message.content
+    assert chat.choices[0].message.content == ANSWER
     parts = client.chat.completions.create(
         model=model, messages=asked, max_tokens=6, temperature=0, stream=True
     )
@@ -64,8 +70,8 @@ def test_completions_stream_over_plain_http(server):
 def test_index_cache_route_tells_the_pattern(server):
     info = server.get("/index_cache")
     assert info["pattern"] == DEFAULT_PATTERN
-    assert (info["num_full"], info["num_shared"]) == (4, 12)
-    assert info["owners"] == [0, 0, 2, 2, 2, 2, 2, 7, 7, 7, 7, 7, 7, 13, 13, 13]
+    assert (info["num_full"], info["num_shared"]) == (11, 5)
+    assert info["owners"] == [0, 1, 2, 2, 4, 5, 6, 6, 8, 9, 10, 10, 12, 13, 13, 13]
     assert info["source"] == "default of the bundled model"
     assert info["index_topk"] == 128
 
@@ -77,7 +83,7 @@ def test_shared_layers_hold_no_index_k(server):
     shared = [size for size, role in zip(sizes, DEFAULT_PATTERN, strict=True) if role == "S"]
     assert min(full) == max(full) > 0
     assert set(shared) == {0}
-    assert info["index_k_bytes_saved"] == 12 * full[0]
+    assert info["index_k_bytes_saved"] == 5 * full[0]
 
 
 def test_server_info_tells_the_same(server):
@@ -93,14 +99,14 @@ def test_metrics_count_what_the_scheduler_counts(server):
     after = server.get("/index_cache")
     run = after["indexer_run_total"] - before["indexer_run_total"]
     skipped = after["indexer_skipped_total"] - before["indexer_skipped_total"]
-    assert run in (4 * 10, 4 * 11)
-    assert skipped == 3 * run
+    assert run in (11 * 10, 11 * 11)
+    assert skipped * 11 == run * 5
     assert server.metric("sglang:index_cache_indexer_run_total") == after["indexer_run_total"]
     assert (
         server.metric("sglang:index_cache_indexer_skipped_total") == after["indexer_skipped_total"]
     )
-    assert server.metric("sglang:index_cache_full_layers") == 4
-    assert server.metric("sglang:index_cache_shared_layers") == 12
+    assert server.metric("sglang:index_cache_full_layers") == 11
+    assert server.metric("sglang:index_cache_shared_layers") == 5
     info = re.search(r"sglang:index_cache_pattern_info\{(.*)\} 1.0", server.get("/metrics"))
     assert f'pattern="{DEFAULT_PATTERN}"' in info[1]
 
@@ -108,4 +114,4 @@ def test_metrics_count_what_the_scheduler_counts(server):
 def test_the_resolved_pattern_is_one_line_of_the_log(server):
     lines = [line for line in server.log.read_text().splitlines() if "IndexCache pattern" in line]
     assert len(lines) == 1
-    assert f"{DEFAULT_PATTERN} from default of the bundled model: 4 Full and 12 Shared" in lines[0]
+    assert f"{DEFAULT_PATTERN} from default of the bundled model: 11 Full and 5 Shared" in lines[0]

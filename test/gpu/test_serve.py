@@ -32,9 +32,9 @@ NEW_TOKENS = 32
 
 
 def model_dir():
-    from sglang_ic.demo.make_model import ensure_demo_model
+    from sglang_ic.demo import bundled_model
 
-    return str(ensure_demo_model())
+    return str(bundled_model())
 
 
 def ask(server, ids=PROMPT, new_tokens=NEW_TOKENS):

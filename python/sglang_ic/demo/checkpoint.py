@@ -1,4 +1,4 @@
-"""Writes DSA checkpoints with random weights: the demo model and the test models.
+"""Writes DSA checkpoints with random weights, for tests.
 
 Each tensor is drawn from a generator seeded with its own name, so leaving some out
 (`drop_indexer_layers`) or adding layers changes no other tensor, and the result does not depend on
@@ -14,7 +14,6 @@ tokens. Norm weights and biases are away from 1 and 0, so that an engine which f
 caught. Linear weights are [out_features, in_features].
 """
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Collection, Iterator
@@ -39,7 +38,6 @@ class _Init:
     std: float
     mean: float = 0.0
     dtype: torch.dtype = torch.bfloat16
-    num_rows: int | None = None  # rows behind these are zero
 
 
 def _linear(out_features: int, in_features: int, gain: float = 1.0) -> _Init:
@@ -80,11 +78,7 @@ def _layer(shape: DsaShape, layer: int, has_indexer: bool) -> Iterator[tuple[str
         yield f"{indexer}.k_norm.weight", _norm(shape.index_head_dim)
         yield f"{indexer}.k_norm.bias", _Init((shape.index_head_dim,), std=0.1)
         # SGLang holds this one in bf16 whatever the server's dtype is.
-        gate = _linear(shape.index_n_heads, hidden)
-        yield (
-            f"{indexer}.weights_proj.weight",
-            dataclasses.replace(gate, num_rows=shape.num_gated_index_heads),
-        )
+        yield f"{indexer}.weights_proj.weight", _linear(shape.index_n_heads, hidden)
     if layer < shape.num_dense_layers:
         yield from _mlp(mlp, hidden, shape.intermediate_size)
         return
@@ -111,8 +105,6 @@ def _draw(name: str, init: _Init, seed: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
     value = torch.randn(init.shape, generator=generator, dtype=torch.float32)
     value = value * init.std + init.mean
-    if init.num_rows is not None:
-        value[init.num_rows :] = 0
     return value.to(init.dtype)
 
 
@@ -134,7 +126,7 @@ def make_tensors(
 def write(
     directory: Path, shape: DsaShape, *, seed: int, drop_indexer_layers: Collection[int] = ()
 ) -> None:
-    """Write `shape.FILES` into `directory`, which is made if needed."""
+    """Write a whole checkpoint, tokenizer included, into `directory`, which is made if needed."""
     tensors = make_tensors(shape, seed=seed, drop_indexer_layers=drop_indexer_layers)
     directory.mkdir(parents=True, exist_ok=True)
     generation = {

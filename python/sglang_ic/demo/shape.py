@@ -1,4 +1,4 @@
-"""The sizes of a demo or test checkpoint and the config.json they make. No torch here."""
+"""The sizes of the bundled or a test checkpoint and the config.json they make. No torch here."""
 
 from dataclasses import dataclass
 
@@ -8,15 +8,6 @@ MODEL_TYPES = {
     "GlmMoeDsaForCausalLM": "glm_moe_dsa",
     "DeepseekV32ForCausalLM": "deepseek_v32",
 }
-# Everything that a checkpoint consists of.
-FILES = (
-    "config.json",
-    "generation_config.json",
-    "model.safetensors",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "chat_template.jinja",
-)
 
 
 @dataclass(frozen=True)

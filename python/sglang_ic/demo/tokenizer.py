@@ -38,6 +38,11 @@ def build_tokenizer() -> Tokenizer:
 def write_tokenizer(directory: Path, *, max_length: int) -> None:
     """Write the tokenizer, its settings and the chat template; `max_length` is in tokens."""
     build_tokenizer().save(str(directory / "tokenizer.json"))
+    write_settings(directory, max_length=max_length)
+
+
+def write_settings(directory: Path, *, max_length: int) -> None:
+    """Write what lies beside a tokenizer.json: its settings and the chat template."""
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": BOS,

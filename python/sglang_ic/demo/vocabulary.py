@@ -1,4 +1,4 @@
-"""Token ids of the demo's byte-level vocabulary. Constants only.
+"""Token ids of the test models' byte-level vocabulary. Constants only.
 
 Ids 0..255 are the byte values themselves; the specials follow. The size, 320 = 5 x 64, is one that
 padding for tensor parallelism leaves alone.

@@ -6,6 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
+from sglang_ic import demo
 from sglang_ic.server.resolve import DEFAULT_KEY, FLAG_KEY
 
 # Keys by which a user can already have said which layers are Full (upstream's words).
@@ -26,9 +27,13 @@ CPU_FLAGS: dict[str, str | None] = {
     "--sleep-on-idle": None,  # an idle scheduler would keep one of the few cores busy
 }
 
-# Upstream's fused top-k kernels take index_topk 2048 only; the bundled model has 128.
+# Upstream's fused top-k kernels take index_topk 2048 only; the bundled model has 128. Prompts
+# within the top-k would go to FlashAttention 3 with expanded heads, whose sizes it lacks (96, 32).
 BUNDLED_CUDA_FLAGS: dict[str, str | None] = {"--dsa-topk-backend": "torch"}
-BUNDLED_CUDA_ENVIRONMENT = {"SGLANG_DSA_FUSE_TOPK": "false"}
+BUNDLED_CUDA_ENVIRONMENT = {
+    "SGLANG_DSA_FUSE_TOPK": "false",
+    "SGLANG_DSA_PREFILL_DENSE_ATTN_KV_LEN_THRESHOLD": "0",
+}
 
 
 def split(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -73,18 +78,14 @@ def value_of(argv: list[str], name: str) -> str | None:
 
 def is_bundled_model(argv: list[str]) -> bool:
     """Whether SGLang was pointed at the bundled model (no model was typed)."""
-    from sglang_ic.demo.make_model import default_directory
-
-    return value_of(argv, "--model-path") == str(default_directory())
+    return value_of(argv, "--model-path") == str(demo.bundled_model())
 
 
 def with_model(argv: list[str]) -> list[str]:
-    """Add the bundled model, making it if needed, unless a model or a --config file is named."""
+    """Add the bundled model, unless a model or a --config file is named."""
     if has_flag(argv, "--model-path", "--model", "--config", "-h", "--help"):
         return argv
-    from sglang_ic.demo.make_model import ensure_demo_model
-
-    return ["--model-path", str(ensure_demo_model()), *argv]
+    return ["--model-path", str(demo.bundled_model()), *argv]
 
 
 def wants_cpu(argv: list[str]) -> bool:
@@ -129,9 +130,7 @@ def override_args(pattern: str | None, typed_json: str, *, bundled_model: bool) 
             'give something like {"index_topk_freq": 4}'
         )
     if pattern is None and bundled_model and not any(key in typed for key in PATTERN_KEYS):
-        from sglang_ic.demo import default_pattern_file
-
-        typed[DEFAULT_KEY] = str(default_pattern_file())
+        typed[DEFAULT_KEY] = str(demo.default_pattern_file())
     if pattern is not None:
         typed[FLAG_KEY] = str(Path(pattern).absolute()) if _is_file(pattern) else pattern
     return json.dumps(typed)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from sglang_ic.demo.make_model import ensure_demo_model
+from sglang_ic.demo import bundled_model
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -14,12 +14,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="session")
-def demo_model(tmp_path_factory):
-    """A demo model of its own, so that these tests never touch the user's."""
-    return ensure_demo_model(tmp_path_factory.mktemp("cache") / "demo-model")
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +30,11 @@ def load():
         )
 
     return load_in_fp32
+
+
+@pytest.fixture(scope="session")
+def bundled(load):
+    """The bundled model as transformers loads it."""
+    model, report = load(bundled_model())
+    assert not any(report[k] for k in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    return model.eval()

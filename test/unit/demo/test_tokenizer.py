@@ -7,14 +7,16 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from sglang_ic.demo import vocabulary
-from sglang_ic.demo.tokenizer import build_tokenizer, byte_symbols
+from sglang_ic.demo.tokenizer import build_tokenizer, byte_symbols, write_tokenizer
 
 TOKENIZER = build_tokenizer()
 
 
 @pytest.fixture(scope="module")
-def loaded(demo_model):
-    return AutoTokenizer.from_pretrained(demo_model)
+def loaded(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tokenizer")
+    write_tokenizer(folder, max_length=4096)
+    return AutoTokenizer.from_pretrained(folder)
 
 
 @given(st.text(st.characters(codec="utf-8")))
