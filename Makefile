@@ -1,7 +1,7 @@
 # `make` lists the targets. Every target sets up what it needs, once, and again when its inputs change.
 #
 # Variables:
-#   ARGS      flags for the server (serve), pytest (test) or the benchmark (bench-cpu)
+#   ARGS      flags for the server (serve), pytest (test) or the benchmarks (bench, bench-cpu)
 #   PYTHON    interpreter for the environments: 3.11 is what the lock was made with
 #   PIP_ARGS  extra arguments for pip, for example an index that has PyTorch's CPU builds
 #
@@ -33,7 +33,7 @@ FORK_STAMP := $(call stamp,$(VENV),fork,$(wildcard patches/*) $(wildcard python/
 SELF_STAMP := $(call stamp,$(VENV),self,pyproject.toml)
 STOCK_STAMP := $(call stamp,$(STOCK),stock,patches/UPSTREAM requirements/stock_env.py)
 
-.PHONY: help setup stock serve test lint bench-cpu fork-verify lock clean
+.PHONY: help setup stock serve test lint bench bench-cpu fork-verify lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -49,6 +49,9 @@ test: setup stock ## Run the tests: make test ARGS="test/unit -k pattern"
 lint: $(DEPS_STAMP) ## Check style
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+
+bench: setup stock ## Compare servers under load: make bench ARGS="--arm full --arm 1/4=FILE --scale 0.02"
+	$(PY) -m sglang_ic.bench $(ARGS)
 
 bench-cpu: setup ## Measure prefill of the bundled model on CPU, by Full count
 	$(PY) benchmark/cpu_prefill.py $(ARGS)
