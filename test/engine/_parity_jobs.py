@@ -102,6 +102,11 @@ def measure(
     }
 
 
+def prefill(model: str, override: dict, ids: list[int]) -> torch.Tensor:
+    """Logits [len(ids), vocab] float32 of one prefill."""
+    return build(model, override).prefill(ids)
+
+
 def files_unlike_record() -> dict:
     """Compare the SGLang that this environment imports with its wheel's RECORD."""
     import base64

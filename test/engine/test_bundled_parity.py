@@ -7,7 +7,7 @@ on: 16 x index_topk tokens of prompt, then decode steps.
 import pytest
 import torch
 from _compare import check_choices, check_logprobs
-from _environments import fork
+from _environments import fork, stock
 from _hf import HfReference
 
 from sglang_ic.demo import bundled_model
@@ -67,3 +67,17 @@ def test_trained_weights_give_what_transformers_gives(pattern, prompts, runs):
     check_choices("keys", full, hf.keys)
     check_choices("experts", run["experts"], hf.experts)
     check_logprobs(run["logprobs"], hf.logprobs, NUM_PREFILL, MAX_LOGPROB_GAP)
+
+
+@pytest.mark.stock
+@pytest.mark.parametrize("pattern", ["F" * 16, "FFFSFFFSFFFSFFSS"])
+def test_upstream_serves_it_and_the_fork_computes_the_same_bits(pattern, prompts):
+    ids = prompts["F" * 16][:NUM_PREFILL]
+    words = [{"F": "full", "S": "shared"}[role] for role in pattern]
+    overrides = (stock(), {"indexer_types": words}), (fork(), {"index_cache_pattern": pattern})
+    jobs = [
+        driver.submit("_parity_jobs:prefill", model=str(bundled_model()), override=keys, ids=ids)
+        for driver, keys in overrides
+    ]
+    theirs, ours = (job.result() for job in jobs)
+    assert theirs.shape[0] == NUM_PREFILL and torch.equal(theirs, ours)

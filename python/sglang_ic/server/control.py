@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from sglang_ic.server import probe
 from sglang_ic.server.observe import roles_of
 
 
@@ -29,7 +30,12 @@ def set_index_cache_pattern(scheduler: Any, pattern: str) -> None:
 
 
 def install() -> None:
-    """Give ``Scheduler`` the method, so that ``collective_rpc`` finds it by name."""
+    """Give ``Scheduler`` the methods, so that ``collective_rpc`` finds them by name."""
     from sglang.srt.managers.scheduler import Scheduler
 
+    from sglang_ic.search import worker
+
     Scheduler.set_index_cache_pattern = set_index_cache_pattern
+    Scheduler.start_index_cache_probe = probe.start_index_cache_probe
+    Scheduler.stop_index_cache_probe = probe.stop_index_cache_probe
+    worker.install(Scheduler)

@@ -1,0 +1,77 @@
+"""One conversion after the other: the paper's search, and the fast one with the same answer.
+
+From the start pattern, each step converts the Full layer that raises the loss least by turning
+Shared. *Exhaustive* evaluates every candidate on every sequence. *Fast* remembers what each
+conversion cost when it was last looked at, and takes that for a lower bound: the fewer Full layers
+are left, the farther away are the selections that Shared ones reuse, so a conversion hardly gets
+cheaper. It looks again only where that bound could win, and races those that it looks at.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from sglang_ic.search.constraints import Constraints, convert
+from sglang_ic.search.estimate import Estimate
+from sglang_ic.search.objective import LossTable
+from sglang_ic.search.race import Contestant, race
+
+# One-sided confidence of the bound taken from a conversion that was seen on some sequences only.
+# A bound that is too low costs one more look; one that is too high may cost the right answer.
+BOUND_CONFIDENCE = 0.84
+
+
+@dataclass(frozen=True)
+class Method:
+    """How much of the work may be skipped."""
+
+    lazy: bool
+    racing: bool
+
+
+EXHAUSTIVE = Method(lazy=False, racing=False)
+FAST = Method(lazy=True, racing=True)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One conversion."""
+
+    layer: int
+    pattern: str  # after it
+    loss: float  # per token on the whole calibration set, nats
+    increases: dict[int, Estimate]  # by layer, of the candidates that were evaluated
+    layer_token_forwards: int  # work since the search began
+
+
+def search(
+    table: LossTable,
+    constraints: Constraints,
+    method: Method,
+    look: Callable[[int, Estimate], None] = lambda layer, increase: None,
+) -> Iterator[Step]:
+    """Convert layers until the goal is reached.
+
+    Args:
+        look: told of every evaluation of a candidate.
+    """
+    pattern = constraints.start.text
+    table.objective.rebase(pattern)
+    table.all(pattern)
+    bounds: dict[int, float] = {}
+    for _ in range(constraints.num_steps):
+        candidates = [
+            Contestant(layer, convert(pattern, layer), bounds[layer])
+            if layer in bounds
+            else Contestant(layer, convert(pattern, layer))
+            for layer in constraints.candidates(pattern)
+        ]
+        verdict = race(table, pattern, candidates, method.racing, look)
+        if method.lazy:
+            bounds |= {
+                layer: increase.lower(BOUND_CONFIDENCE)
+                for layer, increase in verdict.increases.items()
+            }
+        pattern = convert(pattern, verdict.winner)
+        table.objective.rebase(pattern)
+        spent = table.objective.layer_token_forwards
+        yield Step(verdict.winner, pattern, table.mean(pattern), verdict.increases, spent)
