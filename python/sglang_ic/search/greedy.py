@@ -4,7 +4,9 @@ From the start pattern, each step converts the Full layer that raises the loss l
 Shared. *Exhaustive* evaluates every candidate on every sequence. *Fast* remembers what each
 conversion cost when it was last looked at, and takes that for a lower bound: the fewer Full layers
 are left, the farther away are the selections that Shared ones reuse, so a conversion hardly gets
-cheaper. It looks again only where that bound could win, and races those that it looks at.
+cheaper. It looks again only where that bound could win, and races those that it looks at. The bound
+does not hold for the Full layers next to a conversion: the one below serves more layers now, and
+turning it Shared as well may hand them a better selection. Those are always looked at again.
 """
 
 from collections.abc import Callable, Iterator
@@ -43,6 +45,14 @@ class Step:
     layer_token_forwards: int  # work since the search began
 
 
+def neighbours(pattern: str, layer: int) -> tuple[int, ...]:
+    """The nearest Full layers below and above one."""
+    full = [x for x, letter in enumerate(pattern) if letter == "F" and x != layer]
+    below = [x for x in full if x < layer]
+    above = [x for x in full if x > layer]
+    return (*below[-1:], *above[:1])
+
+
 def search(
     table: LossTable,
     constraints: Constraints,
@@ -71,6 +81,8 @@ def search(
                 layer: increase.lower(BOUND_CONFIDENCE)
                 for layer, increase in verdict.increases.items()
             }
+            for layer in neighbours(pattern, verdict.winner):
+                bounds.pop(layer, None)
         pattern = convert(pattern, verdict.winner)
         table.objective.rebase(pattern)
         spent = table.objective.layer_token_forwards

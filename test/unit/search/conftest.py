@@ -8,7 +8,7 @@ import pytest
 
 from sglang_ic.demo.tokenizer import write_tokenizer
 
-sys.path.insert(0, str(Path(__file__).parent))  # for _synthetic
+sys.path.insert(0, str(Path(__file__).parent))  # for _objectives
 
 INDEX_TOPK = 8
 

@@ -4,7 +4,7 @@ import json
 from types import SimpleNamespace
 
 import pytest
-from _synthetic import Resuming, Synthetic, like_a_model
+from _objectives import Resuming, Synthetic, like_a_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

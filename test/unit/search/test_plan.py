@@ -1,7 +1,7 @@
 """The plan's counts against what searches really do."""
 
 import pytest
-from _synthetic import Resuming, Synthetic, like_a_model
+from _objectives import Resuming, Synthetic, like_a_model
 from hypothesis import given
 from hypothesis import strategies as st
 

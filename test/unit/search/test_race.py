@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from _synthetic import Synthetic
+from _objectives import Synthetic
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from _synthetic import Synthetic, like_a_model
+from _objectives import Synthetic, like_a_model
 
 from sglang_ic.pattern import LayerPattern
 from sglang_ic.search import plots, report

@@ -1,7 +1,7 @@
 """Exchanges after the search."""
 
 import pytest
-from _synthetic import Synthetic, like_a_model
+from _objectives import Synthetic, like_a_model
 from hypothesis import given
 from hypothesis import strategies as st
 
