@@ -1,4 +1,4 @@
-"""One conversion after the other: the paper's search, and the fast one with the same answer.
+"""One conversion after the other: the paper's search, and a fast one that aims at its answer.
 
 From the start pattern, each step converts the Full layer that raises the loss least by turning
 Shared. *Exhaustive* evaluates every candidate on every sequence. *Fast* remembers what each
