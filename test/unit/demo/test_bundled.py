@@ -1,6 +1,11 @@
 """The bundled model: its files, and that it finds what only its indexers can find."""
 
 import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +19,7 @@ from sglang_ic.demo.train.recipe import SHAPE
 from sglang_ic.pattern_file import file_text
 
 LENGTH = 2048  # 16 x index_topk
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +40,20 @@ def docs():
 def test_weights_fit_into_24_mb_in_shards_of_15():
     sizes = [file.stat().st_size for file in bundled_model().glob("*.safetensors")]
     assert sum(sizes) <= 24_000_000 and max(sizes) <= 15_000_000
+
+
+def test_a_built_wheel_holds_the_model(tmp_path):
+    """In a copy: a build writes into its source tree."""
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "python", tmp_path / "python", ignore=shutil.ignore_patterns("*.pyc"))
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--no-index"]
+    command = [*pip, "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, tmp_path]
+    subprocess.run(command, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    packed = set(zipfile.ZipFile(wheel).namelist())
+    for file in [*bundled_model().iterdir(), default_pattern_file()]:
+        assert file.relative_to(ROOT / "python").as_posix() in packed
 
 
 def test_the_index_names_every_tensor(tensors):
