@@ -18,7 +18,7 @@ REFUSED = {
     "override args that are no JSON": (["--json-model-override-args", "{"], "is not JSON"),
     "two-batch overlap with our pattern": (
         ["--enable-two-batch-overlap"],
-        "--enable-two-batch-overlap cannot be combined with the pattern FSFSSSSFSSSSSFSS",
+        "--enable-two-batch-overlap cannot be combined with the pattern FFFSFFFSFFFSFFSS",
     ),
     "a model that is not there": (["--model-path", "no/such/model"], "no/such/model"),
 }
