@@ -5,12 +5,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from sglang_ic.command_line import EXIT_INTERRUPTED, count, counts, refuse, split_server_arguments
 from sglang_ic.evaluate import environment
 from sglang_ic.evaluate.run import run
 from sglang_ic.evaluate.suites import SUITES
 from sglang_ic.evaluate.wire import EngineError
-
-EXIT_REFUSED, EXIT_INTERRUPTED = 2, 130
 
 DESCRIPTION = """\
 Measure what an IndexCache pattern costs in quality, on a real engine: loss, KL divergence and
@@ -70,14 +69,14 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument(
         "--context-lengths",
-        type=_lengths,
+        type=counts,
         metavar="N[,N...]",
         help="tokens; at least 8 x index_topk (default: 2048,4096,8192 for a suite; a file's own "
         "lengths; 16 x index_topk for text)",
     )
     made.add_argument(
         "--documents",
-        type=_count,
+        type=count,
         metavar="N",
         help="documents of each length (default: 16; all of a file with answers)",
     )
@@ -94,40 +93,17 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: give an integer of 1 or more")
-    return int(text)
-
-
-def _lengths(text: str) -> tuple[int, ...]:
-    return tuple(dict.fromkeys(_count(part) for part in text.split(",")))
-
-
 def main(argv: Sequence[str]) -> int:
-    own, server_argv = _split(list(argv))
+    own, server_argv = split_server_arguments(list(argv))
     made = parser()
     # argparse, too, would otherwise print its usage before the one line that matters.
-    made.error = _refuse
+    made.error = refuse
     args = made.parse_args(own)
     try:
         finished = run(args, server_argv, environment.command(argv))
         return 0 if finished else EXIT_INTERRUPTED
     except (ValueError, EngineError, OSError) as error:
-        _refuse(" ".join(str(error).split()))
+        refuse(" ".join(str(error).split()))
     except KeyboardInterrupt:
         print("stopped before anything was measured", file=sys.stderr)
         return EXIT_INTERRUPTED
-
-
-def _refuse(message: str) -> None:
-    print(f"error: {message}", file=sys.stderr)
-    raise SystemExit(EXIT_REFUSED)
-
-
-def _split(argv: list[str]) -> tuple[list[str], list[str]]:
-    """Our arguments, and what follows a lone `--`."""
-    if "--" not in argv:
-        return argv, []
-    at = argv.index("--")
-    return argv[:at], argv[at + 1 :]

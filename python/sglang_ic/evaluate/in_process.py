@@ -116,11 +116,11 @@ class InProcess:
         self._use(arm.pattern.text)
         with tempfile.TemporaryDirectory(prefix="sglang-ic-probe-") as folder:
             try:
-                self._call("start_index_cache_probe", positions=json.dumps(list(positions)))
+                self.call("start_index_cache_probe", positions=json.dumps(list(positions)))
             except EngineError as error:
                 raise NotProbed(str(error)) from error
             scores = self.score(arm, input_ids)
-            self._call("stop_index_cache_probe", folder=folder)
+            self.call("stop_index_cache_probe", folder=folder)
             # One file per tensor-parallel rank, each with its own share of the heads.
             ranks = [np.load(path) for path in sorted(Path(folder).glob("rank*.npz"))]
             mass = np.mean([rank["mass"] for rank in ranks], axis=0, dtype=np.float64)
@@ -138,10 +138,15 @@ class InProcess:
 
     def _use(self, pattern: str) -> None:
         if self._switches and pattern != self._pattern:
-            self._call("set_index_cache_pattern", pattern=pattern)
+            self.call("set_index_cache_pattern", pattern=pattern)
             self._pattern = pattern
 
-    def _call(self, method: str, **kwargs: Any) -> None:
+    def call(self, method: str, **kwargs: Any) -> None:
+        """Run one of our methods in every scheduler process.
+
+        Raises:
+            EngineError: it failed there.
+        """
         with self._failures(), failures_raised():
             try:
                 self._engine.collective_rpc(method, **kwargs)

@@ -6,11 +6,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from sglang_ic.command_line import EXIT_INTERRUPTED, count, counts, refuse, split_server_arguments
 from sglang_ic.evaluate.suites import SUITES
 from sglang_ic.evaluate.wire import EngineError
 from sglang_ic.search.run import run
-
-EXIT_REFUSED, EXIT_INTERRUPTED = 2, 130
 
 DESCRIPTION = """\
 Find the layers of a DSA model that may share their top-k indices: convert one Full layer after
@@ -53,20 +52,20 @@ def parser() -> argparse.ArgumentParser:
     )
     add(
         "--context-lengths",
-        type=_counts,
+        type=counts,
         metavar="N[,N...]",
         help="tokens; at least 8 x index_topk (default: 2048,4096,8192 for a suite; a file's own "
         "lengths; 16 x index_topk for text)",
     )
     add(
         "--documents",
-        type=_count,
+        type=count,
         metavar="N",
         help="sequences of each length (default: 16; all of a file with answers)",
     )
     add("--output", type=Path, metavar="DIR", default=Path("search"), help="default: search/")
     goal = made.add_mutually_exclusive_group()
-    goal.add_argument("--full-layers", type=_count, metavar="K", help="stop at K Full layers")
+    goal.add_argument("--full-layers", type=count, metavar="K", help="stop at K Full layers")
     goal.add_argument(
         "--retention", metavar="SHARE", help="stop at this share of Full layers (default: 1/4)"
     )
@@ -86,7 +85,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add(
         "--pipeline-blocks",
-        type=_count,
+        type=count,
         default=1,
         metavar="P",
         help="split the layers as P pipeline stages, keep the first layer of each Full, and let "
@@ -99,7 +98,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add(
         "--swaps",
-        type=_count,
+        type=count,
         default=0,
         metavar="N",
         help="afterwards, exchange a Full and a Shared layer while that lowers the loss, at most N "
@@ -125,16 +124,6 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: give an integer of 1 or more")
-    return int(text)
-
-
-def _counts(text: str) -> tuple[int, ...]:
-    return tuple(dict.fromkeys(_count(part) for part in text.split(",")))
-
-
 def _layers(text: str) -> tuple[int, ...]:
     parts = text.split(",")
     if not all(part.isascii() and part.isdigit() for part in parts):
@@ -153,29 +142,16 @@ def _size(text: str) -> float:
 
 
 def main(argv: Sequence[str]) -> int:
-    own, server_argv = _split(list(argv))
+    own, server_argv = split_server_arguments(list(argv))
     made = parser()
     # argparse, too, would otherwise print its usage before the one line that matters.
-    made.error = _refuse
+    made.error = refuse
     args = made.parse_args(own)
     try:
         run(args, server_argv, shlex.join(["python", "-m", "sglang_ic.search", *argv]))
         return 0
     except (ValueError, EngineError, OSError) as error:
-        _refuse(" ".join(str(error).split()))
+        refuse(" ".join(str(error).split()))
     except KeyboardInterrupt:
         print(f"stopped; --resume goes on with {args.output}/", file=sys.stderr)
         return EXIT_INTERRUPTED
-
-
-def _refuse(message: str) -> None:
-    print(f"error: {message}", file=sys.stderr)
-    raise SystemExit(EXIT_REFUSED)
-
-
-def _split(argv: list[str]) -> tuple[list[str], list[str]]:
-    """Our arguments, and what follows a lone `--`."""
-    if "--" not in argv:
-        return argv, []
-    at = argv.index("--")
-    return argv[:at], argv[at + 1 :]

@@ -104,7 +104,7 @@ class EngineObjective:
 
     def _call(self, method: str, **kwargs: Any) -> None:
         try:
-            self._engine._call(method, **kwargs)
+            self._engine.call(method, **kwargs)
         except EngineError as error:
             if "out of memory" in str(error).lower():
                 raise EngineError(

@@ -15,7 +15,7 @@ class Answering:
     def __init__(self, error: str | None = None) -> None:
         self.error, self.calls = error, []
 
-    def _call(self, method, **kwargs):
+    def call(self, method, **kwargs):
         self.calls.append(method.removeprefix("index_cache_search_"))
         if method.endswith("begin"):
             with np.load(kwargs["data"]) as arrays:

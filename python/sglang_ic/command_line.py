@@ -1,0 +1,33 @@
+"""What the command lines of our tools share: counts, SGLang's own arguments, one-line refusals."""
+
+import argparse
+import sys
+from typing import NoReturn
+
+EXIT_REFUSED, EXIT_INTERRUPTED = 2, 130
+
+
+def count(text: str) -> int:
+    """An argparse type: an integer of 1 or more."""
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: give an integer of 1 or more")
+    return int(text)
+
+
+def counts(text: str) -> tuple[int, ...]:
+    """An argparse type: counts with commas between them, each one once."""
+    return tuple(dict.fromkeys(count(part) for part in text.split(",")))
+
+
+def refuse(message: str) -> NoReturn:
+    """One line on stderr and exit code 2; argparse would print its usage before it."""
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(EXIT_REFUSED)
+
+
+def split_server_arguments(argv: list[str]) -> tuple[list[str], list[str]]:
+    """Our arguments, and SGLang's: what follows a lone `--`."""
+    if "--" not in argv:
+        return argv, []
+    at = argv.index("--")
+    return argv[:at], argv[at + 1 :]
