@@ -1,10 +1,10 @@
 """The load-test client against servers whose latencies are known. Needs `make setup`.
 
 A mock server sends every token at a deadline of its own, in its own process. Its latencies are
-chosen so that 2% of them (60 ms and 6 ms) is more than a busy two-core machine delays a process
-that wakes up (up to 45 ms for 16 connections opened at once, 5 ms for a token, measured with both
-cores kept busy). So the limits are strict for the client, which would miss them by counting a
-connection, a warm-up or a token too many, and not a matter of luck.
+chosen so that 2% of them (80 ms and 12 ms) is more than a two-core machine with both cores busy
+delays a process that wakes up, as a rule. Such a stall only ever makes a run look slower, and the
+next run has its own, while what a client counts wrong (a connection, a warm-up, a token too many)
+is in every run: so a run that is late is repeated, and one that is early fails at once.
 """
 
 import json
@@ -21,8 +21,9 @@ from sglang_ic.demo.tokenizer import write_tokenizer
 
 pytestmark = pytest.mark.engine
 
-TTFT_MS, ITL_MS = 3000.0, 300.0
+TTFT_MS, ITL_MS = 4000.0, 600.0
 TOLERANCE = 0.02
+RUNS = 4
 
 
 @pytest.fixture(scope="module")
@@ -87,13 +88,20 @@ def test_known_latencies_come_out_within_two_percent(mock, run_client, at_once):
     flags = ("--ttft-ms", str(TTFT_MS), "--itl-ms", str(ITL_MS))
     scenario = load(requests=max(2, at_once), concurrency=(at_once,), output=10)
     argv = ("--arm", f"mock={mock(*flags)}", "--no-control", "--rounds", "1")
-    told = run_client(scenario, *argv)
-    assert told["code"] == 0, told["err"]
-    arm = told["report"]["points"][0]["arms"]["mock"]
-    assert arm["num_ok"] == max(2, at_once) and arm["itl_ms"]["num"] >= 8 * arm["num_ok"]
-    for metric, truth in (("ttft_ms", TTFT_MS), ("itl_ms", ITL_MS)):
-        for percentile in ("p50", "p99"):
-            assert arm[metric][percentile] == pytest.approx(truth, rel=TOLERANCE), metric
+    for _ in range(RUNS):
+        told = run_client(scenario, *argv)
+        assert told["code"] == 0, told["err"]
+        arm = told["report"]["points"][0]["arms"]["mock"]
+        assert arm["num_ok"] == max(2, at_once) and arm["itl_ms"]["num"] >= 8 * arm["num_ok"]
+        errors = {
+            (metric, percentile): arm[metric][percentile] / truth - 1
+            for metric, truth in (("ttft_ms", TTFT_MS), ("itl_ms", ITL_MS))
+            for percentile in ("p50", "p99")
+        }
+        assert min(errors.values()) >= -TOLERANCE, errors
+        if max(errors.values()) <= TOLERANCE:
+            return
+    pytest.fail(f"more than {TOLERANCE:.0%} late in each of {RUNS} runs, in the last: {errors}")
 
 
 def test_a_server_twice_as_fast_has_a_speed_up_of_two_and_a_control_of_one(mock, run_client):

@@ -3,6 +3,11 @@
 The question is not what the loss would be on all text, but what it is on the calibration set, of
 which the first n of Q sequences have been seen. So errors shrink to zero as n nears Q (the
 correction for sampling without replacement), and on the whole set an increase is a fact.
+
+A *control* is something like the increase that is known of more sequences: what the same layer cost
+before another one was converted. The mean is then that of the control, moved by what changed on the
+first n sequences. It is right on average whatever the control is, and the better the more alike the
+two are (double sampling with a difference estimator).
 """
 
 import math
@@ -33,20 +38,34 @@ class Estimate:
         return self.mean - _quantile(confidence, self.num_sequences - 1) * self.error
 
 
-def estimate(differences: np.ndarray, weights: np.ndarray) -> Estimate:
+def estimate(
+    differences: np.ndarray, weights: np.ndarray, control: np.ndarray | None = None
+) -> Estimate:
     """Mean difference per token of two patterns, paired by sequence.
 
     Args:
         differences: [n] float64, sums over the first n sequences, nats.
         weights: [Q] int, predictions of each sequence, in tokens.
+        control: [m] float64, n < m, sums over the first m sequences, nats; None: there is none.
     """
     seen, total = len(differences), len(weights)
-    mean, error = clustered_mean(differences, weights[:seen])
-    if seen == total:
-        return Estimate(mean, 0.0, seen)
+    if control is None or seen == total:
+        return Estimate(*_mean(differences, weights[:seen], total), seen)
+    more = len(control)
+    assert seen < more <= total, (seen, more, total)
+    level, level_error = _mean(control, weights[:more], total)
+    change, change_error = _mean(differences - control[:seen], weights[:seen], more)
+    return Estimate(level + change, math.hypot(level_error, change_error), seen)
+
+
+def _mean(sums: np.ndarray, counts: np.ndarray, total: int) -> tuple[float, float]:
+    """Mean per token, and its standard error against the mean over `total` sequences."""
+    mean, error = clustered_mean(sums, counts)
+    if len(sums) == total:
+        return mean, 0.0
     if error is None:
-        return Estimate(mean, math.inf, seen)
-    return Estimate(mean, error * math.sqrt((total - seen) / (total - 1)), seen)
+        return mean, math.inf
+    return mean, error * math.sqrt((total - len(sums)) / (total - 1))
 
 
 @cache

@@ -9,6 +9,7 @@ does not hold for the Full layers next to a conversion: the one below serves mor
 turning it Shared as well may hand them a better selection. Those are always looked at again.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -68,21 +69,25 @@ def search(
     table.objective.rebase(pattern)
     table.all(pattern)
     bounds: dict[int, float] = {}
+    looks: dict[int, tuple[str, str]] = {}
     for _ in range(constraints.num_steps):
         candidates = [
-            Contestant(layer, convert(pattern, layer), bounds[layer])
-            if layer in bounds
-            else Contestant(layer, convert(pattern, layer))
+            Contestant(
+                layer, convert(pattern, layer), bounds.get(layer, -math.inf), looks.get(layer)
+            )
             for layer in constraints.candidates(pattern)
         ]
         verdict = race(table, pattern, candidates, method.racing, look)
         if method.lazy:
-            bounds |= {
-                layer: increase.lower(BOUND_CONFIDENCE)
-                for layer, increase in verdict.increases.items()
-            }
+            for layer, increase in verdict.increases.items():
+                bounds[layer] = increase.lower(BOUND_CONFIDENCE)
+                # The one that is known of most sequences, of equals the newest.
+                known = table.count(looks[layer][1]) if layer in looks else 0
+                if increase.num_sequences >= known:
+                    looks[layer] = (pattern, convert(pattern, layer))
             for layer in neighbours(pattern, verdict.winner):
                 bounds.pop(layer, None)
+                looks.pop(layer, None)
         pattern = convert(pattern, verdict.winner)
         table.objective.rebase(pattern)
         spent = table.objective.layer_token_forwards

@@ -58,6 +58,10 @@ class LossTable:
             known += self.objective.losses(pattern, range(len(known), count))
         return np.array(known[:count])
 
+    def increases(self, base: str, pattern: str, count: int) -> np.ndarray:
+        """[count] float64: how much more than `base` a pattern costs, sums of nats."""
+        return self.first(pattern, count) - self.first(base, count)
+
     def all(self, pattern: str) -> np.ndarray:
         """[Q] float64, nats."""
         return self.first(pattern, self.num_sequences)

@@ -11,6 +11,8 @@ import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from sglang_ic.search.estimate import Estimate, estimate
 from sglang_ic.search.objective import LossTable
 
@@ -27,6 +29,8 @@ class Contestant:
     key: Hashable  # of equals, the first in order wins
     pattern: str
     bound: float = -math.inf  # the increase is believed to be at least this, nats per token
+    # (base, pattern) of an earlier look, whose increases these are believed to be like.
+    earlier: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -69,8 +73,9 @@ def race(
     increases: dict[Hashable, Estimate] = {}
 
     def evaluate(one: Contestant, count: int) -> None:
-        increase = table.first(one.pattern, count) - table.first(base, count)
-        increases[one.key] = estimate(increase, table.weights)
+        increase = table.increases(base, one.pattern, count)
+        control = _earlier(table, one, count)
+        increases[one.key] = estimate(increase, table.weights, control)
         look(one.key, increases[one.key])
 
     while True:
@@ -87,7 +92,7 @@ def race(
             running[entering.key] = entering
             continue
         for one in list(running.values()):
-            if one is not leader and _hopeless(table, one, leader):
+            if one is not leader and _hopeless(table, base, one, leader):
                 del running[one.key]
         behind = [one for one in running.values() if increases[one.key].num_sequences < sizes[-1]]
         if not behind:
@@ -100,10 +105,26 @@ def race(
         evaluate(one, min(size for size in sizes if size > increases[one.key].num_sequences))
 
 
-def _hopeless(table: LossTable, one: Contestant, leader: Contestant) -> bool:
+def _hopeless(table: LossTable, base: str, one: Contestant, leader: Contestant) -> bool:
     """Whether `one` is worse than the leader, on the sequences that both have been seen on."""
-    count = min(table.count(one.pattern), table.count(leader.pattern))
+    seen, seen_leader = table.count(one.pattern), table.count(leader.pattern)
+    count = min(seen, seen_leader)
     if count == table.num_sequences:
         return False  # facts need no verdict, and the end of the race compares them
     gap = table.first(one.pattern, count) - table.first(leader.pattern, count)
-    return estimate(gap, table.weights).lower(CONFIDENCE) > 0
+    # What is known of more sequences: the leader itself if it is ahead, or its earlier look.
+    mine, other = _earlier(table, one, count), _earlier(table, leader, count)
+    if seen_leader > count:
+        other = table.increases(base, leader.pattern, seen_leader)
+    control = None
+    if mine is not None and other is not None:
+        both = min(len(mine), len(other))
+        control = mine[:both] - other[:both]
+    return estimate(gap, table.weights, control).lower(CONFIDENCE) > 0
+
+
+def _earlier(table: LossTable, one: Contestant, count: int) -> np.ndarray | None:
+    """[m] increases of an earlier look, if they are known of more than `count` sequences."""
+    if one.earlier is None or table.count(one.earlier[1]) <= count:
+        return None
+    return table.increases(*one.earlier, table.count(one.earlier[1]))
