@@ -236,6 +236,17 @@ def test_flag_that_sglang_does_not_know_is_one_line(model, data, tmp_path):
     assert "usage" not in process.stderr
 
 
+def test_document_that_the_kv_cache_cannot_hold_is_refused(model, data, tmp_path):
+    longest = max(LENGTHS)
+    arguments = ["--model-path", model, "--data", data, "--output", str(tmp_path)]
+    process = evaluate(*arguments, "--", "--max-total-tokens", str(longest + 64))
+    assert process.returncode == 2
+    last = process.stderr.strip().splitlines()[-1]
+    assert last.startswith(f"error: the longest document has {longest} tokens, the KV cache room")
+    assert f"--max-total-tokens {longest + 128} " in last
+    assert not (tmp_path / "results.json").exists()
+
+
 def test_scoring_equals_greedy_generation(model):
     found = fork().run(
         "_evaluate_jobs:generated_and_scored",

@@ -126,6 +126,22 @@ class InProcess:
             mass = np.mean([rank["mass"] for rank in ranks], axis=0, dtype=np.float64)
             return scores, Probed(np.asarray(positions), ranks[0]["topk"], mass)
 
+    def check_room(self, num_tokens: int) -> None:
+        """Refuse a sample that the KV cache cannot hold: SGLang would let it wait for ever.
+
+        Raises:
+            ValueError: `num_tokens`, of the longest sample, is too many.
+        """
+        told = self._engine.get_server_info()
+        room, page = told["max_total_num_tokens"], told["page_size"]
+        if num_tokens + page >= room:  # the scheduler's own condition (PrefillAdder)
+            raise ValueError(
+                f"the longest document has {num_tokens} tokens, the KV cache room for "
+                f"{room - page - 1}: use shorter data, or end the command with -- "
+                f"--max-total-tokens {num_tokens + 2 * page} (on a GPU: a higher "
+                "--mem-fraction-static)"
+            )
+
     def close(self) -> None:
         from multiprocessing import resource_tracker
 

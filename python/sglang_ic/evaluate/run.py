@@ -103,7 +103,18 @@ def _plan_engine(args: argparse.Namespace, server_argv: list[str], asked: DataRe
         "num_layers": facts.num_layers,
         "index_topk": facts.index_topk,
     }
-    return Plan(arms, samples, model, lambda log: InProcess(facts, server_argv, log))
+    longest = max(len(sample.input_ids) for sample in samples)
+
+    def start(log: Path) -> InProcess:
+        engine = InProcess(facts, server_argv, log)
+        try:
+            engine.check_room(longest)
+        except ValueError:
+            engine.close()
+            raise
+        return engine
+
+    return Plan(arms, samples, model, start)
 
 
 def _own_reference(args: argparse.Namespace, own: str) -> str:
