@@ -33,7 +33,7 @@ FORK_STAMP := $(call stamp,$(VENV),fork,$(wildcard patches/*) $(wildcard python/
 SELF_STAMP := $(call stamp,$(VENV),self,pyproject.toml)
 STOCK_STAMP := $(call stamp,$(STOCK),stock,patches/UPSTREAM requirements/stock_env.py)
 
-.PHONY: help setup stock serve test lint bench bench-cpu fork-verify lock clean
+.PHONY: help setup stock serve test lint bench bench-latency bench-cpu fork-verify lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -52,6 +52,9 @@ lint: $(DEPS_STAMP) ## Check style
 
 bench: setup stock ## Compare servers under load: make bench ARGS="--arm full --arm 1/4=FILE --scale 0.02"
 	$(PY) -m sglang_ic.bench $(ARGS)
+
+bench-latency: setup stock ## Time prefill and decode: make bench-latency ARGS="PLAN --part NAME --output OUT"
+	$(PY) -m sglang_ic.latency $(ARGS)
 
 bench-cpu: setup ## Measure prefill of the bundled model on CPU, by Full count
 	$(PY) benchmark/cpu_prefill.py $(ARGS)

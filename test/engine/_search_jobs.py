@@ -1,5 +1,12 @@
 """Jobs of `_driver.py` for the layer search: passes by hand on a real model runner."""
 
+import os
+import sys
+from contextlib import ExitStack
+from importlib import import_module
+from types import SimpleNamespace
+from unittest.mock import patch
+
 import torch
 from _parity_jobs import build, prompt
 
@@ -75,10 +82,10 @@ def worker_losses(model: str, override: dict, lengths: list[int], patterns: list
     sequences = [prompt(length, seed=length) for length in lengths]
     wanted = list(range(1, len(patterns[0])))
     found = {"losses": {}, "layer_tokens": {}}
-    whole = Worker(model_runner, sequences, wanted, 1 << 40).layout
+    whole = Worker(model_runner, sequences, wanted, 1 << 40, 0).layout
     one_layer = whole.bytes_per_token * sum(lengths)
     for limit in (1 << 40, 3 * one_layer, 0):
-        worker = Worker(model_runner, sequences, wanted, limit)
+        worker = Worker(model_runner, sequences, wanted, limit, 0)
         answers = []
         for number, pattern in enumerate(patterns):
             if number % 3 == 0:
@@ -88,7 +95,58 @@ def worker_losses(model: str, override: dict, lengths: list[int], patterns: list
         found["losses"][kept] = [loss for loss, _ in answers]
         found["layer_tokens"][kept] = sum(layer_tokens for _, layer_tokens in answers)
     try:
-        Worker(model_runner, [prompt(20000, seed=0)], wanted, 0)
+        Worker(model_runner, [prompt(20000, seed=0)], wanted, 0, 0)
     except ValueError as error:
         found["refused"] = str(error)
     return found
+
+
+class SchedulerHere:
+    """In place of `InProcess`: the scheduler's methods on a model runner of this process."""
+
+    def __init__(self, model_runner, stop_after: int | None = None) -> None:
+        """Answer calls; with `stop_after`, that many losses, and then as Ctrl-C does."""
+        worker = SimpleNamespace(model_runner=model_runner)
+        self.scheduler = SimpleNamespace(
+            tp_worker=worker, is_fully_idle=lambda: True, flush_cache=lambda: True
+        )
+        self.losses_left = stop_after
+
+    def call(self, method: str, **kwargs) -> None:
+        from sglang_ic.search import worker
+
+        if method.endswith("_loss") and self.losses_left is not None:
+            if self.losses_left == 0:
+                raise KeyboardInterrupt
+            self.losses_left -= 1
+        getattr(worker, method)(self.scheduler, **kwargs)
+
+    def close(self) -> None:
+        pass
+
+
+def report_steps(
+    model: str, folder: str, path: str, override: dict, steps: list[dict]
+) -> list[int]:
+    """Command lines of the search's tools, one after the other, on one model.
+
+    Args:
+        folder: where they run.
+        path: has the package search_report.
+        steps: `module`, `argv`, and `stop_after` losses or None.
+    Returns:
+        The exit code of each.
+    """
+    torch.compiler.set_stance("force_eager")
+    os.chdir(folder)
+    sys.path.insert(0, path)
+    runner = build(model, override).model_runner
+    codes = []
+    for step in steps:
+        engine = SchedulerHere(runner, step["stop_after"])
+        with ExitStack() as stack:
+            for name in ("sglang_ic.search.run", "sglang_ic.search.losses", "search_report.speed"):
+                module = import_module(name)
+                stack.enter_context(patch.object(module, "InProcess", lambda *args: engine))  # noqa: B023
+            codes.append(import_module(step["module"]).main(step["argv"]))
+    return codes

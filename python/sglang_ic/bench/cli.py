@@ -19,7 +19,8 @@ from sglang_ic.bench.scenario_file import ScenarioError
 from sglang_ic.bench.servers import ServerError, uninterrupted
 from sglang_ic.fork.files import write_atomic
 
-SCENARIOS = launch.CHECKOUT / "benchmark" / "scenarios"
+# A link to benchmark/scenarios in a checkout, the files themselves in an installed package.
+SCENARIOS = Path(__file__).with_name("scenarios")
 INTERRUPTED = 130  # what a shell gives a process that Ctrl-C ended
 
 EPILOG = """\

@@ -11,9 +11,11 @@ Pure, over plain values:
 ``controls``    patterns to compare with: uniform, random, by similarity
 ``plan``        what a search will cost
 ``agreement``   whether two searches found the same
+``loss_tables`` which patterns `losses` measures, and how its losses are shown
 
 In SGLang's processes: ``passes`` and ``stack`` (forward passes that begin at any layer), ``states``
 (what they begin with), ``worker`` (the scheduler's methods). At the edge: ``engine`` (the objective
-that calls them), ``journal`` (what survives a kill), ``setup``, ``dry_run``, ``progress``,
-``result``, ``report``, ``plots``, ``output``, ``run``, ``cli``.
+that calls them), ``selfcheck`` (how exactly it repeats itself), ``journal`` (what survives a kill),
+``setup``, ``dry_run``, ``progress``, ``result``, ``report``, ``plots``, ``output``, ``run``,
+``cli``; ``losses`` measures given patterns, without a search.
 """

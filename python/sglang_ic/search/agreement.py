@@ -53,6 +53,17 @@ def common_counts(reference: Search, other: Search) -> list[str]:
     return sorted(counts[0] & counts[1], key=int, reverse=True)
 
 
+def paired(gap: np.ndarray, weights: np.ndarray) -> tuple[float, float | None, bool]:
+    """Mean difference per token, its standard error, and whether the two patterns agree.
+
+    Args:
+        gap: [Q] differences of a sequence's losses, nats.
+        weights: [Q] predictions of each sequence, in tokens.
+    """
+    mean, error = clustered_mean(gap, weights)
+    return mean, error, abs(mean) <= (math.inf if error is None else error)
+
+
 def rows(reference: Search, other: Search) -> list[list[str]]:
     """A table: for each Full count both patterns, and whether they agree."""
     weights = np.array(reference.document["data"]["weights"])
@@ -65,8 +76,7 @@ def rows(reference: Search, other: Search) -> list[list[str]]:
         others += [(control["kind"], control["pattern"]) for control in controls]
         for kind, pattern in others:
             gap = other.all_losses(pattern) - reference.all_losses(text)
-            mean, error = clustered_mean(gap, weights)
-            agrees = pattern == text or abs(mean) <= (error or math.inf)
+            mean, error, agrees = paired(gap, weights)
             verdict = "same" if pattern == text else "yes" if agrees else "no"
             found.append([count, kind, number(mean), number(error), verdict, f"`{pattern}`"])
     return found

@@ -117,7 +117,8 @@ def parser() -> argparse.ArgumentParser:
         type=_size,
         metavar="GIB",
         help="memory for kept hidden states on each rank, on the device while it has room, then on "
-        "the host (default: half of the free host memory); less is slower, never different",
+        "the host (default: what the device has room for and half of the free host memory); "
+        "less is slower, never different",
     )
     add("--dry-run", action="store_true", help="time one pass, print plan and cost, and stop")
     add("--resume", action="store_true", help="go on with the search in the output folder")

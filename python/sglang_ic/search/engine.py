@@ -24,6 +24,7 @@ class EngineObjective:
     Attributes:
         kept_layers: layers that passes can begin with, from kept states; empty: all run whole.
         kept_bytes: what those states take at most, on each rank.
+        host_bytes: the part of it for which the device has no room.
         seconds: time spent in passes.
         advance: told of the layer-token-forwards of every pass; may be replaced.
     """
@@ -33,14 +34,16 @@ class EngineObjective:
         engine: InProcess,
         sequences: Sequence[Sequence[int]],
         wanted_layers: Sequence[int],
-        cache_bytes: int,
+        cache_bytes: int | None = None,
+        default_host_bytes: int = 0,
     ) -> None:
         """Hand the sequences to the scheduler, which sets itself up.
 
         Args:
             sequences: token ids.
             wanted_layers: layers that patterns will differ in; empty runs every pass whole.
-            cache_bytes: for kept states, on each rank.
+            cache_bytes: for kept states, on each rank; None: what the device has room for, and
+                `default_host_bytes` of host memory.
 
         Raises:
             EngineError: the engine cannot do this; the message says why.
@@ -58,17 +61,25 @@ class EngineObjective:
             "index_cache_search_begin",
             data=str(data),
             wanted=json.dumps(sorted(wanted_layers)),
-            limit_bytes=cache_bytes if wanted_layers else 0,
+            limit_bytes=cache_bytes,
+            host_bytes=default_host_bytes,
         )
-        self.kept_layers, self.kept_bytes = tuple(found["layers"]), found["bytes"]
+        self.kept_layers = tuple(found["layers"])
+        self.kept_bytes, self.host_bytes = found["bytes"], found["host_bytes"]
 
     def losses(self, pattern: str, sequences: Sequence[int]) -> list[float]:
         return [self.loss(pattern, sequence)[0] for sequence in sequences]
 
-    def loss(self, pattern: str, sequence: int) -> tuple[float, int]:
-        """Sum of one sequence's losses, nats, and the layer-token-forwards that it took."""
+    def loss(self, pattern: str, sequence: int, whole: bool = False) -> tuple[float, int]:
+        """Sum of one sequence's losses, nats, and the layer-token-forwards that it took.
+
+        Args:
+            whole: run all layers, and leave the kept states alone.
+        """
         started = time.perf_counter()
-        found = self._ask("index_cache_search_loss", pattern=pattern, sequence=sequence)
+        found = self._ask(
+            "index_cache_search_loss", pattern=pattern, sequence=sequence, whole=whole
+        )
         self.seconds += time.perf_counter() - started
         self.layer_token_forwards += found["layer_tokens"]
         self.advance(found["layer_tokens"])
@@ -76,6 +87,10 @@ class EngineObjective:
 
     def rebase(self, pattern: str) -> None:
         self._call("index_cache_search_rebase", pattern=pattern)
+
+    def forget(self) -> None:
+        """Drop the kept states, so that the next passes begin at the embedding."""
+        self._call("index_cache_search_forget")
 
     def overlap(self, pattern: str, index_topk: int) -> np.ndarray:
         """[layers, layers] share of tokens that two layers both select under `pattern`."""

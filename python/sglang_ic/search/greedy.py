@@ -20,7 +20,7 @@ from sglang_ic.search.race import Contestant, race
 
 # One-sided confidence of the bound taken from a conversion that was seen on some sequences only.
 # A bound that is too low costs one more look; one that is too high may cost the right answer.
-BOUND_CONFIDENCE = 0.84
+BOUND_CONFIDENCE = 0.9
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import time
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,6 +14,7 @@ from sglang_ic.search.engine import EngineObjective
 from sglang_ic.search.objective import LossTable
 from sglang_ic.search.plan import exhaustive_cost
 from sglang_ic.search.result import Found, document
+from sglang_ic.search.selfcheck import Noise
 from sglang_ic.search.setup import Setup
 
 PATTERN, REPORT, LOG = "pattern.json", "report.md", "engine.log"
@@ -26,6 +28,7 @@ class Output:
         args: argparse.Namespace,
         setup: Setup,
         objective: EngineObjective,
+        noise: Noise,
         server_argv: list[str],
         command: str,
     ) -> None:
@@ -51,6 +54,7 @@ class Output:
                 "kept_bytes": objective.kept_bytes,
                 "engine_arguments": server_argv,
             },
+            "noise": asdict(noise),
             "versions": environment.versions(),
             "hardware": environment.hardware(),
         }

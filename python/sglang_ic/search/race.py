@@ -16,10 +16,11 @@ import numpy as np
 from sglang_ic.search.estimate import Estimate, estimate
 from sglang_ic.search.objective import LossTable
 
-# One-sided confidence with which a pattern is dropped against the leader of the moment. One that is
-# dropped wrongly was mostly a near equal.
-CONFIDENCE = 0.95
+# One-sided confidence with which a pattern is dropped against the leader of the moment. A race has
+# several rounds and several patterns, each of them a chance to drop the best: hence more than 95%.
+CONFIDENCE = 0.98
 FIRST_SEQUENCES = 4  # in the first round; fewer say next to nothing about their own spread
+GROWTH = 1.5  # of the rounds: large ones look on after the matter is settled
 
 
 @dataclass(frozen=True)
@@ -42,14 +43,14 @@ class Verdict:
 
 
 def rounds(num_sequences: int, racing: bool) -> list[int]:
-    """Sequences seen after each round: 4, 8, 16, ... and all; without racing all at once."""
+    """Sequences seen after each round: 4, 6, 9, ... and all; without racing all at once."""
     if not racing:
         return [num_sequences]
     sizes = []
     size = FIRST_SEQUENCES
     while size < num_sequences:
         sizes.append(size)
-        size *= 2
+        size = int(size * GROWTH)
     return [*sizes, num_sequences]
 
 

@@ -3,6 +3,7 @@
 from statistics import median
 
 from sglang_ic.evaluate.report import number, table
+from sglang_ic.search.selfcheck import Noise
 
 
 def markdown(document: dict) -> str:
@@ -19,6 +20,7 @@ def markdown(document: dict) -> str:
         f"{data['fingerprint']}).",
         f"Method {settings['method']}. {work(document)} {document['seconds']:.0f} s on "
         f"{_hardware(document['hardware'])}{_since(settings)}.",
+        Noise(**document["noise"]).sentence,
         "## Loss by number of Full layers",
         "Mean loss per token on the calibration set, nats. An increase is over the first row, "
         "paired by sequence, with its standard error; controls have as many Full layers.",

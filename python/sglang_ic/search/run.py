@@ -10,7 +10,7 @@ import psutil
 
 from sglang_ic.evaluate.in_process import InProcess
 from sglang_ic.evaluate.wire import EngineError
-from sglang_ic.search import dry_run, greedy, plan, swap
+from sglang_ic.search import dry_run, greedy, plan, selfcheck, swap
 from sglang_ic.search.engine import EngineObjective
 from sglang_ic.search.journal import Journal, Journaled
 from sglang_ic.search.objective import LossTable
@@ -48,7 +48,8 @@ def run(args: argparse.Namespace, server_argv: list[str], command: str) -> None:
     try:
         objective = _objective(args, setup, server_argv, args.output / LOG)
         try:
-            output = Output(args, setup, objective, server_argv, command)
+            noise = selfcheck.measure(objective, setup.constraints)
+            output = Output(args, setup, objective, noise, server_argv, command)
             _search(args, setup, objective, journal, output)
         finally:
             objective.close()
@@ -83,19 +84,20 @@ def _objective(
         given = [value_of(server_argv, name) for name in TENSOR_PARALLEL_FLAGS]
         num_ranks = int(next(filter(None, given), 1))
         free = psutil.virtual_memory().available
-        limit = free // 2 // num_ranks if args.cache_gib is None else int(args.cache_gib * GIB)
+        limit = None if args.cache_gib is None else int(args.cache_gib * GIB)
         layers = sorted(set(setup.constraints.start.full_layers) - setup.constraints.fixed)
         objective = EngineObjective(
             engine,
             [sample.input_ids for sample in setup.samples],
             layers if args.method == "fast" else (),
             limit,
+            free // 2 // num_ranks,
         )
-        if args.cache_gib is not None and objective.kept_bytes * num_ranks > free:
+        if args.cache_gib is not None and objective.host_bytes * num_ranks > free:
             raise EngineError(
                 f"--cache-gib {args.cache_gib:g} lets {num_ranks} ranks keep "
-                f"{objective.kept_bytes / GIB:.1f} GiB each, and {free / GIB:.1f} GiB of host "
-                "memory are free: give a smaller --cache-gib"
+                f"{objective.host_bytes / GIB:.1f} GiB each on the host, and {free / GIB:.1f} GiB "
+                "of its memory are free: give a smaller --cache-gib"
             )
     except BaseException:
         engine.close()

@@ -68,7 +68,7 @@ def make_setup(args: argparse.Namespace, server_argv: list[str]) -> Setup:
             "path": model_path,
             "architecture": facts.architecture,
             "index_topk": facts.index_topk,
-            "fingerprint": fingerprint.of_model(_folder(model_path)),
+            "fingerprint": fingerprint.of_model(checkpoint_folder(model_path)),
         },
         data={
             "source": args.data,
@@ -102,7 +102,7 @@ def _start(given: str | None, facts: ModelFacts) -> tuple[LayerPattern, tuple[st
     return start, (note,)
 
 
-def _folder(model_path: str) -> Path:
+def checkpoint_folder(model_path: str) -> Path:
     """Where a checkpoint's files are; a hub id is in the cache by now, its config.json at least."""
     if Path(model_path).is_dir():
         return Path(model_path)

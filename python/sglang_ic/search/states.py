@@ -101,6 +101,11 @@ class StateStore:
         """Record for variations of `pattern` from now on; older entries stay until replaced."""
         self.base = pattern
 
+    def forget(self) -> None:
+        """Drop every entry."""
+        for sequence in range(len(self._entries)):
+            self._drop(sequence, 0)
+
     def _drop(self, sequence: int, agree: int) -> None:
         """Forget what depends on more than the lowest `agree` layers."""
         self._trace[sequence] = self._trace[sequence][:agree]

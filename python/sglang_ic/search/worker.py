@@ -28,14 +28,21 @@ class Worker:
     """One rank's part in a search."""
 
     def __init__(
-        self, runner: Any, sequences: list[list[int]], wanted: list[int], limit_bytes: int
+        self,
+        runner: Any,
+        sequences: list[list[int]],
+        wanted: list[int],
+        limit_bytes: int | None,
+        host_bytes: int,
     ) -> None:
         """Set up on one rank.
 
         Args:
             sequences: token ids.
-            wanted: layers that passes may begin with.
-            limit_bytes: for kept states, on this rank; 0 keeps none.
+            wanted: layers that passes may begin with; none: no states are kept.
+            limit_bytes: for kept states, on this rank; None: what the device has room for, and
+                `host_bytes`.
+            host_bytes: of host memory that they may take then.
         """
         longest = max(map(len, sequences))
         page = runner.page_size
@@ -52,20 +59,28 @@ class Worker:
         self.sequences = sequences
         hidden = runner.model_config.hidden_size * runner.dtype.itemsize
         index_topk = runner.model_config.hf_config.index_topk
-        self.layout = Layout.plan(
-            2 * hidden + 4 * index_topk, sum(map(len, sequences)), wanted, limit_bytes
-        )
-        device_bytes = 0
-        if self.layout.layers and runner.device != "cpu":
+        self.device_bytes = 0
+        if wanted and runner.device != "cpu":
             # Let the largest pass take what it needs first.
             longest_one = max(sequences, key=len)
             self.passes.run(longest_one, roles_of(runner).pattern)
-            device_bytes = int(DEVICE_SHARE * torch.cuda.mem_get_info()[0])
-        self.states = StateStore(self.layout.layers, len(sequences), device_bytes)
+            self.device_bytes = int(DEVICE_SHARE * torch.cuda.mem_get_info()[0])
+        if limit_bytes is None:
+            limit_bytes = self.device_bytes + host_bytes
+        self.layout = Layout.plan(
+            2 * hidden + 4 * index_topk, sum(map(len, sequences)), wanted, limit_bytes
+        )
+        self.states = StateStore(self.layout.layers, len(sequences), self.device_bytes)
 
-    def loss(self, pattern: LayerPattern, sequence: int) -> tuple[float, int]:
-        """Sum of losses of one sequence, nats, and the layer-token-forwards that it took."""
+    def loss(self, pattern: LayerPattern, sequence: int, whole: bool = False) -> tuple[float, int]:
+        """Sum of losses of one sequence, nats, and the layer-token-forwards that it took.
+
+        Args:
+            whole: run all layers, and leave the kept states alone.
+        """
         ids = self.sequences[sequence]
+        if whole:
+            return self.passes.run(ids, pattern).nll, pattern.num_layers * len(ids)
         start, entries = self.states.resume(sequence, pattern.text)
         keep = self.states.make_room(sequence, pattern.text)
         outcome = self.passes.run(ids, pattern, start, entries, keep, self.states.place)
@@ -74,14 +89,21 @@ class Worker:
 
 
 def index_cache_search_begin(
-    scheduler: Any, data: str, wanted: str, limit_bytes: int, answer: str
+    scheduler: Any,
+    data: str,
+    wanted: str,
+    limit_bytes: int | None,
+    host_bytes: int,
+    answer: str,
 ) -> None:
     """Scheduler method: set a search up.
 
     Args:
         data: an npz file with one array of token ids per sequence, in order.
         wanted: JSON list of layers that passes may begin with.
-        answer: file for `{"layers": [...], "bytes": n}`: what can be kept.
+        limit_bytes, host_bytes: see `Worker`.
+        answer: file for `{"layers": [...], "bytes": n, "host_bytes": m}`: what can be kept, and
+            how much of it the device has no room for.
     Raises:
         ValueError: this engine cannot run single passes by hand, or has too little room.
     """
@@ -92,23 +114,32 @@ def index_cache_search_begin(
         raise ValueError("requests are running; wait for them before starting a search")
     with np.load(data) as arrays:
         sequences = [arrays[name].tolist() for name in arrays.files]
-    worker = Worker(runner, sequences, json.loads(wanted), limit_bytes)
+    setattr(scheduler, ATTRIBUTE, None)  # what an earlier one keeps would be in the way
+    worker = Worker(runner, sequences, json.loads(wanted), limit_bytes, host_bytes)
     setattr(scheduler, ATTRIBUTE, worker)
     layout = worker.layout
     num_bytes = layout.bytes_per_token * len(layout.layers) * sum(map(len, sequences))
-    _answer(answer, {"layers": list(layout.layers), "bytes": num_bytes})
+    on_host = max(0, num_bytes - worker.device_bytes)
+    _answer(answer, {"layers": list(layout.layers), "bytes": num_bytes, "host_bytes": on_host})
 
 
-def index_cache_search_loss(scheduler: Any, pattern: str, sequence: int, answer: str) -> None:
+def index_cache_search_loss(
+    scheduler: Any, pattern: str, sequence: int, whole: bool, answer: str
+) -> None:
     """Scheduler method: `{"loss": nats, "layer_tokens": n}` of one sequence into `answer`."""
     worker = getattr(scheduler, ATTRIBUTE)
-    loss, layer_tokens = worker.loss(LayerPattern(pattern), sequence)
+    loss, layer_tokens = worker.loss(LayerPattern(pattern), sequence, whole)
     _answer(answer, {"loss": loss, "layer_tokens": layer_tokens})
 
 
 def index_cache_search_rebase(scheduler: Any, pattern: str) -> None:
     """Scheduler method: the patterns to come are variations of this one."""
     getattr(scheduler, ATTRIBUTE).states.rebase(pattern)
+
+
+def index_cache_search_forget(scheduler: Any) -> None:
+    """Scheduler method: drop the kept states."""
+    getattr(scheduler, ATTRIBUTE).states.forget()
 
 
 def index_cache_search_selections(
@@ -161,6 +192,7 @@ def install(scheduler_class: type) -> None:
         index_cache_search_begin,
         index_cache_search_loss,
         index_cache_search_rebase,
+        index_cache_search_forget,
         index_cache_search_selections,
     ):
         setattr(scheduler_class, method.__name__, method)

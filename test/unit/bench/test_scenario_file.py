@@ -1,13 +1,19 @@
 """Scenario files: what they may say, what they become, and that the bundled ones are sound."""
 
+import shutil
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 
+from sglang_ic.bench import cli
 from sglang_ic.bench.scenario import MIN_OUTPUT_TOKENS, MIN_PROMPT_TOKENS
 from sglang_ic.bench.scenario_file import ScenarioError, read
 
-BUNDLED = sorted((Path(__file__).parents[3] / "benchmark" / "scenarios").glob("*.toml"))
+ROOT = Path(__file__).parents[3]
+BUNDLED = sorted((ROOT / "benchmark" / "scenarios").glob("*.toml"))
 TRAFFIC = "[[traffic]]\nprompt_tokens = 1000\noutput_tokens = 100\n"
 
 
@@ -32,6 +38,27 @@ def test_the_bundled_scenarios_cover_what_operators_ask_for():
     assert any(len(point.traffic) > 1 for point in points)
     assert len({point.concurrency for point in scenarios["shared-prefix"].points}) >= 3
     assert any(point.rate is not None and dict(point.objective) for point in points)
+
+
+def test_the_client_finds_the_bundled_scenarios_in_a_checkout():
+    assert [path.name for path in sorted(cli.SCENARIOS.glob("*.toml"))] == [f.name for f in BUNDLED]
+
+
+def test_a_built_wheel_holds_the_bundled_scenarios(tmp_path):
+    """In a copy, with the link as a link: a build writes into its source tree."""
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    for name in ("python", "benchmark"):
+        ignored = shutil.ignore_patterns("*.pyc", "model", "*.egg-info", "reports")
+        shutil.copytree(ROOT / name, tmp_path / name, symlinks=True, ignore=ignored)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--no-index"]
+    command = [*pip, "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, tmp_path]
+    subprocess.run(command, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        for path in BUNDLED:
+            packed = archive.read(f"sglang_ic/bench/scenarios/{path.name}")
+            assert packed == path.read_bytes()
 
 
 @pytest.mark.parametrize("path", BUNDLED, ids=lambda path: path.stem)

@@ -1,9 +1,11 @@
-"""Objectives whose answers are known, and a stand-in for passes that begin at any layer."""
+"""Objectives and engines whose answers are known, and a stand-in for passes from any layer."""
 
+import json
 from collections.abc import Sequence
 
 import numpy as np
 
+from sglang_ic.evaluate.wire import EngineError
 from sglang_ic.search.states import StateStore
 
 
@@ -99,3 +101,39 @@ def greedy_by_hand(loss, weights, start: str, num_full: int, fixed) -> list[str]
         pattern = min(flips, key=lambda text: sum(loss(text, q) for q in range(len(weights))))
         found.append(pattern)
     return found
+
+
+class Answering:
+    """An engine with the scheduler's methods; loss: ten times the sequence, plus Shared layers."""
+
+    def __init__(self, error: str | None = None) -> None:
+        self.error, self.calls = error, []
+        self.losses, self.drift = 0, 0.0  # asked for so far; what each whole one adds
+
+    def call(self, method, **kwargs):
+        self.calls.append(method.removeprefix("index_cache_search_"))
+        if method.endswith("begin"):
+            with np.load(kwargs["data"]) as arrays:
+                self.sequences = [arrays[name].tolist() for name in arrays.files]
+            layers = json.loads(kwargs["wanted"])
+            limit = kwargs["limit_bytes"]
+            found = {"layers": layers, "bytes": kwargs["host_bytes"] if limit is None else limit}
+            found["host_bytes"] = found["bytes"] // 3
+        elif method.endswith("loss"):
+            if self.error is not None:
+                raise EngineError(self.error)
+            loss = 10.0 * kwargs["sequence"] + kwargs["pattern"].count("S")
+            self.losses += 1
+            if kwargs["whole"]:
+                loss += self.drift * self.losses
+            found = {"loss": loss, "layer_tokens": 4}
+        elif method.endswith("selections"):
+            rows = len(json.loads(kwargs["positions"]))
+            return np.save(kwargs["answer"], np.tile(np.arange(8), (2, rows, 1)))
+        else:
+            return None
+        with open(kwargs["answer"], "w") as file:
+            json.dump(found, file)
+
+    def close(self):
+        self.calls.append("close")

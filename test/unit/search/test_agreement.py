@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from sglang_ic.search import agreement
@@ -66,6 +67,19 @@ def test_a_worse_pattern_fails_the_test(reference, tmp_path):
     found = agreement.rows(agreement.Search(tmp_path / "a"), agreement.Search(tmp_path / "b"))
     assert [row[4] for row in found if row[:2] == ["2", "searched"]] == ["no"]
     assert other
+
+
+def test_a_difference_of_just_over_one_standard_error_does_not_agree():
+    # Around their mean of m the differences are -1 and 1: the standard error of the sum is 2.
+    weights = np.array([10, 10])
+    for mean, agrees in ((0.99, True), (-0.99, True), (1.01, False), (-1.01, False)):
+        found, error, verdict = agreement.paired(np.array([mean - 1, mean + 1]), weights)
+        assert (found, error) == (pytest.approx(mean / 10), pytest.approx(0.1))
+        assert verdict is agrees
+
+
+def test_two_patterns_with_equal_losses_agree():
+    assert agreement.paired(np.zeros(3), np.array([5, 5, 5])) == (0.0, 0.0, True)
 
 
 def test_rank_correlation_is_of_the_layers_in_both_orders():

@@ -1,43 +1,10 @@
 """The objective's end of the scheduler's methods, against a stand-in that answers as they do."""
 
-import json
-
-import numpy as np
 import pytest
+from _objectives import Answering
 
 from sglang_ic.evaluate.wire import EngineError
 from sglang_ic.search.engine import EngineObjective
-
-
-class Answering:
-    """Loss: ten times the sequence, plus the number of Shared layers."""
-
-    def __init__(self, error: str | None = None) -> None:
-        self.error, self.calls = error, []
-
-    def call(self, method, **kwargs):
-        self.calls.append(method.removeprefix("index_cache_search_"))
-        if method.endswith("begin"):
-            with np.load(kwargs["data"]) as arrays:
-                self.sequences = [arrays[name].tolist() for name in arrays.files]
-            layers = json.loads(kwargs["wanted"])
-            found = {"layers": layers, "bytes": kwargs["limit_bytes"]}
-        elif method.endswith("loss"):
-            if self.error is not None:
-                raise EngineError(self.error)
-            loss = 10.0 * kwargs["sequence"] + kwargs["pattern"].count("S")
-            found = {"loss": loss, "layer_tokens": 4}
-        elif method.endswith("selections"):
-            rows = len(json.loads(kwargs["positions"]))
-            return np.save(kwargs["answer"], np.tile(np.arange(8), (2, rows, 1)))
-        else:
-            return None
-        with open(kwargs["answer"], "w") as file:
-            json.dump(found, file)
-
-    def close(self):
-        self.calls.append("close")
-
 
 SEQUENCES = [(1, 2, 3), tuple(range(40)), (7, 8)] * 5
 
@@ -56,9 +23,9 @@ def test_sequences_arrive_in_order_and_losses_come_back():
     assert engine.calls == ["begin", "loss", "loss", "rebase", "close"]
 
 
-def test_without_layers_nothing_is_kept():
-    objective = EngineObjective(Answering(), SEQUENCES, [], 99)
-    assert (objective.kept_layers, objective.kept_bytes) == ((), 0)
+def test_without_a_limit_the_host_gives_what_it_has_beside_the_device():
+    objective = EngineObjective(Answering(), SEQUENCES, [1], None, 30)
+    assert (objective.kept_bytes, objective.host_bytes) == (30, 10)
 
 
 def test_overlap_looks_at_the_longest_sequences():

@@ -28,9 +28,9 @@ def contest(losses, racing, bounds=None):
     return race(table, BASE, contestants, racing), objective
 
 
-def test_rounds_double_and_end_with_everything():
-    assert rounds(20, True) == [4, 8, 16, 20]
-    assert rounds(16, True) == [4, 8, 16]
+def test_rounds_grow_and_end_with_everything():
+    assert rounds(20, True) == [4, 6, 9, 13, 19, 20]
+    assert rounds(13, True) == [4, 6, 9, 13]
     assert rounds(3, True) == [3]
     assert rounds(20, False) == [20]
 
@@ -64,8 +64,8 @@ def test_who_cannot_win_is_not_looked_at():
 
 
 def test_a_bound_that_the_leader_passes_later_is_still_honoured():
-    """The leader looks like 0 on the first sequences, is 2 on all; a bound of 1 must be tried."""
-    losses = {"late": [0.0, 0.1, 0.0, 0.1] + [3.0] * 12, "even": [1.2, 1.3] * 8}
+    """The leader looks below 1 at first, is 2.5 on all; a bound of 1 must be tried."""
+    losses = {"late": [0.0, 1.8, 0.1, 1.7] + [3.0] * 12, "even": [1.2, 1.3] * 8}
     verdict, _ = contest(losses, racing=True, bounds={"late": 0.0, "even": 1.0})
     assert verdict.winner == "even"
 

@@ -15,6 +15,7 @@ from sglang_ic.search.greedy import FAST, search
 from sglang_ic.search.objective import LossTable
 from sglang_ic.search.output import Output
 from sglang_ic.search.result import Found, control_counts
+from sglang_ic.search.selfcheck import Noise
 from sglang_ic.search.swap import Swap
 
 NUM_LAYERS, NUM_SEQUENCES = 8, 12
@@ -36,7 +37,7 @@ def finished(tmp_path):
     args = SimpleNamespace(output=tmp_path, method="fast", resume=False, control=[], swaps=1)
     args.pipeline_blocks = 1
     engine = SimpleNamespace(kept_layers=(1, 2), kept_bytes=10)
-    output = Output(args, setup, engine, [], "python -m sglang_ic.search")
+    output = Output(args, setup, engine, Noise(0.0, 1e-4), [], "python -m sglang_ic.search")
     found = Found(rules.start.text)
     for step in search(table, rules, FAST):
         found.steps.append(step)

@@ -1,0 +1,60 @@
+"""SGLang plugin (entry-point group `sglang.srt.plugins`): attach what was asked for, or stop.
+
+Does nothing unless an environment variable names a replacement (see ``switches``), so a server that
+was not told otherwise runs upstream's indexer. Works on the patched SGLang and on upstream's own.
+"""
+
+from __future__ import annotations
+
+import os
+
+from sglang_ic.hopper.switches import PREFILL_SCORES, PREFILL_TOPK, Switches
+from sglang_ic.seams import Seam, attach, refuse
+
+_DSA = "sglang.srt.layers.attention.dsa."
+_HOOKS = "sglang_ic.hopper.hooks."
+
+
+def seams(switches: Switches) -> tuple[Seam, ...]:
+    """Where the replacements run that were asked for."""
+    found = []
+    if switches.prefill_topk is not None:
+        found.append(
+            Seam(
+                _DSA + "dsa_indexer_metadata.DSAIndexerMetadata.topk_transform",
+                "around",
+                f"{_HOOKS}topk_with_{switches.prefill_topk}_kernel",
+                f"{PREFILL_TOPK}={switches.prefill_topk} would run upstream's own top-k",
+            )
+        )
+    if switches.prefill_scores is not None:
+        found.append(
+            Seam(
+                _DSA + "utils.resolve_fp8_mqa_logits_fn",
+                "replace",
+                f"{_HOOKS}scores_with_{switches.prefill_scores}_kernel",
+                f"{PREFILL_SCORES}={switches.prefill_scores} would run DeepGEMM's kernel",
+                seen_at=(_DSA + "dsa_indexer.resolve_fp8_mqa_logits_fn",),
+            )
+        )
+    return tuple(found)
+
+
+def register() -> None:
+    """Attach the replacements that the environment names, if any.
+
+    Raises:
+        SystemExit: with one line: a value that is not one of ours, no NVIDIA GPU, or a seam that
+            is not ours afterwards.
+    """
+    try:
+        wanted = seams(Switches.read(os.environ))
+    except ValueError as error:
+        refuse(str(error))
+    if not wanted:
+        return
+    from sglang.srt.utils import is_cuda
+
+    if not is_cuda():
+        refuse(f"{PREFILL_TOPK} and {PREFILL_SCORES} need an NVIDIA GPU; unset them")
+    attach(wanted, "the replacements of " + ", ".join(seam.target for seam in wanted))

@@ -1,0 +1,61 @@
+"""What the kernels of this package compute, in plain torch and slowly: the truth for their tests.
+
+The rule: the highest scores of a row's window; among equal scores the lowest positions; -0 equals
++0; NaN comes after every number. A window of at most `topk` keys is selected whole.
+
+# R = rows (query tokens), C = columns (keys of all requests), B = requests
+"""
+
+from __future__ import annotations
+
+import torch
+
+
+def ordered_keys(scores: torch.Tensor) -> torch.Tensor:
+    """Integers that sort as the scores do: int64 of the same shape, 0 for NaN.
+
+    Args:
+        scores: float32 of any shape.
+    """
+    scores = torch.where(scores == 0, torch.zeros_like(scores), scores)
+    bits = scores.contiguous().view(torch.int32).to(torch.int64) & 0xFFFFFFFF
+    keys = torch.where(bits >= 1 << 31, 0xFFFFFFFF - bits, bits + (1 << 31))
+    return torch.where(scores.isnan(), torch.zeros_like(keys), keys)
+
+
+def select_positions(
+    scores: torch.Tensor, starts: torch.Tensor, lengths: torch.Tensor, topk: int
+) -> torch.Tensor:
+    """The `topk` best positions of each row's window.
+
+    Args:
+        scores: [R, C] float32.
+        starts: [R] int32, first column of the row's window.
+        lengths: [R] int32, columns in the window.
+    Returns:
+        [R, topk] int32, positions relative to the window's start, ascending (the kernels have an
+        order of their own); -1 pads on the right.
+    """
+    selected = torch.full((len(scores), topk), -1, dtype=torch.int32)
+    for row, (start, length) in enumerate(zip(starts.tolist(), lengths.tolist(), strict=True)):
+        keys = ordered_keys(scores[row, start : start + length])
+        order = torch.sort(keys, descending=True, stable=True).indices
+        best = order[:topk].sort().values
+        selected[row, : len(best)] = best.to(torch.int32)
+    return selected
+
+
+def to_slots(
+    positions: torch.Tensor, page_table: torch.Tensor, requests: torch.Tensor
+) -> torch.Tensor:
+    """Slots of the KV pool for positions in a request.
+
+    Args:
+        positions: [R, K] int32, -1 pads.
+        page_table: [B, L] int32, slot of each position of each request (page size 1).
+        requests: [R] int32, row of the page table.
+    Returns:
+        [R, K] int32, -1 where positions are.
+    """
+    slots = page_table[requests.long()].gather(1, positions.clamp(min=0).long())
+    return torch.where(positions < 0, positions, slots)

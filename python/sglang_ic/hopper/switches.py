@@ -1,0 +1,48 @@
+"""Which replacements run: environment variables, read once by the plugin in every process.
+
+Environment variables, because a replacement that has not been measured is for measurements. Unset
+or empty means upstream's code, untouched: nothing is attached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+# ragged: upstream's own newer kernel, which it uses for fp8 KV only, and then one lookup per index.
+# triton: our kernel, which reads each score about once and looks slots up itself.
+PREFILL_TOPK = "SGLANG_IC_PREFILL_TOPK"
+# triton: our kernel in place of DeepGEMM's. Other rounding, so near-ties may be selected otherwise.
+PREFILL_SCORES = "SGLANG_IC_PREFILL_SCORES"
+
+_CHOICES = {PREFILL_TOPK: ("ragged", "triton"), PREFILL_SCORES: ("triton",)}
+
+
+@dataclass(frozen=True)
+class Switches:
+    """What runs in place of upstream's steps; None for upstream's own.
+
+    Attributes:
+        prefill_topk: how prefill selects: "ragged" or "triton".
+        prefill_scores: how prefill scores: "triton".
+    """
+
+    prefill_topk: str | None = None
+    prefill_scores: str | None = None
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str]) -> Switches:
+        """The switches in `environment`.
+
+        Raises:
+            ValueError: a value that is not one of ours.
+        """
+        return cls(_choice(environment, PREFILL_TOPK), _choice(environment, PREFILL_SCORES))
+
+
+def _choice(environment: Mapping[str, str], name: str) -> str | None:
+    value = environment.get(name, "").strip()
+    if value and value not in _CHOICES[name]:
+        accepted = ", ".join(_CHOICES[name])
+        raise ValueError(f"{name}={value}: accepted is {accepted}; unset it for upstream's own")
+    return value or None

@@ -1,0 +1,161 @@
+"""The report as Markdown, from the document alone. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from sglang_ic.latency.trace import INDEXER, NAMES
+
+METRICS = {"ttft_sec": ("TTFT", "s"), "itl_ms": ("inter-token latency", "ms")}
+# U(-0.001, 0.001) is what upstream fills in; scores of the indexer are then all but equal.
+DEGENERATE_MAX_ABS = 0.005
+
+
+def markdown(document: dict[str, Any], chart: str | None) -> str:
+    """The page.
+
+    Args:
+        chart: file name of the picture beside it, if there is one.
+    """
+    lines = [f"# {document['title']}", "", *_facts(document), ""]
+    if chart:
+        lines += [f"![medians and repeats of every arm]({chart})", ""]
+    for row in document["rows"]:
+        lines += _row(row, document)
+    if document["memory"]:
+        lines += _memory(document)
+    if document["profiles"]:
+        lines += _profiles(document)
+    if document["left_out"]:
+        lines += ["## Left out", ""]
+        lines += [f"- {one['row']}, {one['arm']}: {one['reason']}" for one in document["left_out"]]
+        lines.append("")
+    lines += ["## Commands", ""]
+    lines += [f"- {run['run']}: `{run['command']}`" for run in document["runs"]]
+    lines += ["", "Servers:", ""]
+    lines += [f"- {one['name']}: `{' '.join(one['command'])}`" for one in document["servers"]]
+    return "\n".join(lines) + "\n"
+
+
+def _facts(document: dict[str, Any]) -> list[str]:
+    run = document["runs"][-1]
+    hardware = run["hardware"]
+    machine = "; ".join(hardware["gpus"]) or f"{hardware['cpu']}, {hardware['num_cores']} cores"
+    lines = [f"{run['run'][:10]}, {machine}, Python {run['python']}. {weights_line(document)}"]
+    versions = {
+        server["name"].partition(" ")[0]: server["latency"]["versions"]
+        for server in document["servers"]
+    }
+    for name, found in versions.items():
+        lines.append(f"{name}: " + ", ".join(f"{key} {value}" for key, value in found.items()))
+    if run["on_cpu"]:
+        lines.append("Times of a CPU that others may use too: read the ratios alone.")
+    if run["switch"]:
+        lines.append(
+            "The arms of an engine share a server with indexers and index-K in every layer, whose "
+            "roles are set between requests; decode is timed behind prompts that were computed "
+            "with all layers Full, and on a GPU its graphs are captured again for each arm."
+        )
+    if not run["together"]:
+        lines.append("Servers ran one after another; arms that share one took turns.")
+    return ["  \n".join(lines)]
+
+
+def weights_line(document: dict[str, Any]) -> str:
+    """Which kind of weights the servers held, as read from them."""
+    run, found = document["runs"][-1], document["servers"][-1]["latency"]["weights"]
+    measured = (
+        f"a projection within {found['projection_max_abs']:.4f} (std "
+        f"{found['projection_std']:.4f}), norms {found['norm_mean']:.3g}"
+    )
+    if run["weights"] == "checkpoint":
+        return f"Weights of a checkpoint ({measured})."
+    note = "realistic spread"
+    if found["projection_max_abs"] < DEGENERATE_MAX_ABS:
+        note = "all but zero, as upstream makes them: the indexer's scores are nearly equal"
+    return f"Dummy weights: {measured}; {note}. They say nothing about quality."
+
+
+def _row(row: dict[str, Any], document: dict[str, Any]) -> list[str]:
+    name, unit = METRICS[row["metric"]]
+    lines = [
+        f"## {row['row']}: {name} ({row['part']})",
+        "",
+        f"| arm | Full layers | median {unit} | min-max {unit} | spread | repeats "
+        f"| speed-up over {row['reference']} |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for arm, one in row["arms"].items():
+        lines.append(
+            f"| {arm} | {one['num_full']} | {one['median']:.4g} | {one['min']:.4g}-"
+            f"{one['max']:.4g} | {one['relative_spread']:.1%} | {one['num']} "
+            f"| {one['speedup']:.3f} |"
+        )
+    for engine, one in row["no_indexer"].items():
+        speedup = f"{one['speedup']:.3f}" if one["speedup"] else ""
+        lines.append(
+            f"| no indexer, line through {len(one['residuals'])} Full counts of {engine} | 0 "
+            f"| {one['value']:.4g} | residual up to {one['worst_residual']:.2g} | | | {speedup} |"
+        )
+    lines.append("")
+    for one in row["controls"]:
+        tokens = ""
+        if one["num_rounds_compared"]:
+            tokens = f"; same token in {one['num_rounds_equal']} of {one['num_rounds_compared']}"
+        lines.append(
+            f"- {one['fork']} takes {one['ratio']:.3f}x the time of {one['stock']} "
+            f"({one['low']:.3f}-{one['high']:.3f} over repeats{tokens})."
+        )
+    if row["num_runs"] > 1:
+        lines.append(f"- Measured by {row['num_runs']} commands: see that it was one machine.")
+    return [*lines, ""]
+
+
+def _memory(document: dict[str, Any]) -> list[str]:
+    keys = list(dict.fromkeys(k for one in document["memory"] for k in one if k.endswith("_bytes")))
+    head = [key.removesuffix("_bytes").replace("_", " ") + ", GiB" for key in keys]
+    lines = [
+        "## Memory",
+        "",
+        *_head("part", "server", "KV dtype", "KV pool, tokens", *head),
+    ]
+    for one in document["memory"]:
+        server = one["server"] + (" (index-K everywhere)" if one["is_switched"] else "")
+        bytes_ = [f"{one[key] / 2**30:.2f}" if key in one else "" for key in keys]
+        cells = [one["part"], server, one["kv_cache_dtype"], f"{one['kv_pool_tokens']:,}", *bytes_]
+        lines.append(_line(cells))
+    return [*lines, ""]
+
+
+def _profiles(document: dict[str, Any]) -> list[str]:
+    lines = ["## Kernel time", ""]
+    for row in dict.fromkeys(one["row"] for one in document["profiles"]):
+        found = [one for one in document["profiles"] if one["row"] == row]
+        lines += [f"{row}, milliseconds on the GPU:", ""]
+        lines += _head("arm", "Full", *NAMES, "all", "indexer's share", "launches per indexer run")
+        for one in found:
+            times = one["category_ms"]
+            total = sum(times.values())
+            share = sum(times[name] for name in INDEXER) / total
+            ratio = one["launches_per_run"]
+            cells = [one["arm"], str(one["num_full"]), *(f"{times[name]:.2f}" for name in NAMES)]
+            cells += [f"{total:.2f}", f"{share:.0%}", "" if ratio is None else f"{ratio:g}"]
+            lines.append(_line(cells))
+        lines.append("")
+    told = [one for one in document["profiles"] if one["launches_per_run"] is not None]
+    wrong = [one for one in told if one["launches_per_run"] % 1]
+    if told:
+        lines.append(
+            f"Counters of /index_cache against scoring kernels in the trace: {len(told)} compared, "
+            f"{len(wrong)} of them no whole number of launches for each indexer run."
+        )
+    return [*lines, ""]
+
+
+def _head(*cells: str) -> list[str]:
+    return [_line(cells), "|" + "---|" * len(cells)]
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"

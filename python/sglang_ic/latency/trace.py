@@ -1,0 +1,115 @@
+"""Kernel time of a torch profiler trace, by what the kernels are for. Pure but for reading it.
+
+Names are those of SGLang 0.5.23 on Hopper: DeepGEMM's mqa_logits, sgl-kernel's top-k transforms,
+FlashMLA and FlashAttention 3, fused MoE, cuBLAS (nvjet) and DeepGEMM products.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+KERNEL_KINDS = ("kernel", "gpu_memcpy", "gpu_memset")
+REST = "rest"
+# The first category with a word that is part of the lower-case name. Order matters: a router's
+# top-k is MoE, and mqa_logits' metadata is no scoring.
+CATEGORIES: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("MoE", ("moe", "expert", "router", "fused_gate", "grouped_topk", "topk_sigmoid")),
+    ("other indexer", ("mqa_logits_metadata", "indexer", "index_k", "get_k_and_s", "hadamard")),
+    ("mqa_logits", ("mqa_logits",)),
+    ("top-k", ("topk", "bitonicsort", "radixsort")),
+    ("page-table gather", ("vectorized_gather",)),
+    ("sparse attention", ("flash", "sparse_attn", "sparse_prefill", "sparse_fwd", "mla_decode")),
+    ("norm", ("norm",)),
+    ("GEMM", ("gemm", "nvjet", "splitk", "cutlass")),
+)
+NAMES = (*(name for name, _ in CATEGORIES), REST)
+INDEXER = ("mqa_logits", "top-k", "page-table gather", "other indexer")
+
+
+class TraceError(ValueError):
+    """A trace that tells nothing about a GPU; the message is one line."""
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """Launches and time of every kernel, by name."""
+
+    counts: dict[str, int]
+    total_us: dict[str, float]
+
+    def category_ms(self) -> dict[str, float]:
+        """Category -> milliseconds, in the order of `NAMES`; those without a kernel are 0."""
+        found = dict.fromkeys(NAMES, 0.0)
+        for name, microseconds in self.total_us.items():
+            found[category(name)] += microseconds / 1e3
+        return found
+
+    def launches(self, of: str) -> int:
+        """Kernel launches of one category."""
+        return sum(number for name, number in self.counts.items() if category(name) == of)
+
+    def longest(self, num: int) -> list[dict[str, Any]]:
+        """The kernels that took most of the time."""
+        names = sorted(self.total_us, key=lambda name: -self.total_us[name])[:num]
+        return [
+            {
+                "name": name[:160],
+                "category": category(name),
+                "num": self.counts[name],
+                "total_ms": self.total_us[name] / 1e3,
+            }
+            for name in names
+        ]
+
+
+def category(name: str) -> str:
+    """What a kernel is for, by its name."""
+    lower = name.lower()
+    for found, words in CATEGORIES:
+        if any(word in lower for word in words):
+            return found
+    return REST
+
+
+def kernels(trace: Mapping[str, Any]) -> Kernels:
+    """Kernels of a Chrome trace.
+
+    Raises:
+        TraceError: it holds no GPU kernel.
+    """
+    counts: dict[str, int] = {}
+    total: dict[str, float] = {}
+    for event in trace["traceEvents"]:
+        if event.get("cat") in KERNEL_KINDS:
+            name = event["name"]
+            counts[name] = counts.get(name, 0) + 1
+            total[name] = total.get(name, 0.0) + event["dur"]
+    if not counts:
+        raise TraceError("the trace holds no GPU kernel: profile a server that runs on a GPU")
+    return Kernels(counts, total)
+
+
+def read(path: Path) -> Kernels:
+    """Kernels of a trace file, .json or .json.gz.
+
+    Raises:
+        TraceError: see `kernels`.
+    """
+    data = path.read_bytes()
+    if path.suffix == ".gz":
+        data = gzip.decompress(data)
+    return kernels(json.loads(data))
+
+
+def launches_per_run(found: Kernels, indexer_run: int) -> float | None:
+    """Scoring kernels for each indexer layer-pass that the server counted; None if it ran none.
+
+    A pass launches one, or one for every block of a long prefill, the same number in each layer:
+    so a fraction says that the counter, or the pattern that runs, is not what the server tells.
+    """
+    return found.launches("mqa_logits") / indexer_run if indexer_run else None

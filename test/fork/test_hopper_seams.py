@@ -1,0 +1,178 @@
+"""Every fact of upstream that sglang_ic.hopper leans on. A failure says what to look at again.
+
+Reads the installed SGLang's source: nothing has to start, and no GPU is needed.
+"""
+
+import ast
+import importlib.util
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+DSA = "srt/layers/attention/dsa/"
+TOPK_V2 = "kernels/ops/attention/dsv4/topk.py"
+
+
+@cache
+def source(path: str) -> str:
+    spec = importlib.util.find_spec("sglang")
+    if spec is None:
+        pytest.skip("no SGLang here")
+    return (Path(spec.origin).parent / path).read_text()
+
+
+def definition(path: str, name: str) -> ast.FunctionDef:
+    """A function or `Class.method`."""
+    body = ast.parse(source(path)).body
+    for part in name.split("."):
+        found = [node for node in body if getattr(node, "name", None) == part]
+        assert found, f"{path} has no {name} any more"
+        node, body = found[0], found[0].body
+    return node
+
+
+def text(path: str, name: str) -> str:
+    return " ".join(ast.unparse(definition(path, name)).split())
+
+
+def arguments(path: str, name: str) -> list[str]:
+    args = definition(path, name).args
+    return [arg.arg for arg in args.args + args.kwonlyargs]
+
+
+def test_the_hooked_method_takes_what_the_hook_takes():
+    assert arguments(DSA + "dsa_indexer_metadata.py", "DSAIndexerMetadata.topk_transform") == [
+        *("self", "logits", "topk", "ks", "cu_seqlens_q", "ke_offset", "batch_idx_list"),
+        "topk_indices_offset_override",
+    ], "look again at _in_prefill in sglang_ic/hopper/hooks.py"
+
+
+def test_the_kernel_that_ragged_calls_takes_what_it_is_given():
+    assert arguments(TOPK_V2, "topk_transform_ragged_v2") == [
+        *("scores", "seq_lens", "out_offsets", "out_indices", "row_starts"),
+    ], "look again at _ragged_slots in sglang_ic/hopper/hooks.py"
+    words = ast.get_docstring(definition(TOPK_V2, "topk_transform_ragged_v2"))
+    assert "selected_position + out_offsets[i]" in " ".join(words.split())
+
+
+FACTS = [
+    (
+        DSA + "dsa_indexer.py",
+        "Indexer._get_topk_ragged",
+        [
+            "raw_topk_result = metadata.topk_transform(logits, self.index_topk, ks=ks)",
+            "batch_idx_chunk = token_to_batch_idx[start:end]",
+            "lengths_chunk = seq_lens_expanded[start:end]",
+            "ke_offset=lengths_chunk, batch_idx_list=batch_idx_chunk",
+        ],
+        "hooks.prefill_rows reads windows, lengths and requests from these arguments",
+    ),
+    (
+        DSA + "dsa_indexer.py",
+        "Indexer._get_topk_paged",
+        ["topk_result = metadata.topk_transform(logits, self.index_topk)"],
+        "decode passes no ks, and that is how hooks.prefill_rows leaves it alone",
+    ),
+    (
+        DSA + "dsa_indexer.py",
+        "Indexer._forward_cuda_k_only",
+        ["raw_topk_result = metadata.topk_transform(dummy_logits, self.index_topk)"],
+        "prefill within index_topk passes no ks, and stays with upstream's kernel",
+    ),
+    (
+        DSA + "dsa_topk_backend.py",
+        "DSATopKBackend.topk_transform",
+        [
+            "attn_metadata.page_table_1[batch_idx_list] if batch_idx_list is not None",
+            "return fast_topk_transform_fused(",
+            "if not envs.SGLANG_DSA_FUSE_TOPK.get() or force_unfused_topk:",
+        ],
+        "the copied page-table rows and the older kernel are what sglang_ic.hopper replaces: "
+        "if upstream no longer does this, drop the replacement",
+    ),
+    (
+        DSA + "dsa_topk_backend.py",
+        "_topk_transform_v2_ragged",
+        ["out_offsets=topk_indices_offset", "row_starts=row_starts"],
+        "upstream calls the ragged kernel like this for fp8 KV",
+    ),
+    (
+        DSA + "dsa_indexer.py",
+        "Indexer._get_topk_ragged",
+        [
+            "logits = resolve_fp8_mqa_logits_fn()(q_padded, kv_fp8, w_padded, ks, ke, "
+            "clean_logits=False)",
+            "k_scale = k_scale.view(torch.float32).squeeze(-1)",
+            "k_fp8 = k_fp8.view(torch.float8_e4m3fn)",
+            "weights = weights.squeeze(-1)",
+        ],
+        "hooks._mqa_logits stands in for that function: its arguments, shapes and dtypes",
+    ),
+    (
+        DSA + "utils.py",
+        "resolve_fp8_mqa_logits_fn",
+        ["return deep_gemm.fp8_mqa_logits"],
+        "hooks.scores_with_triton_kernel stands in for this function",
+    ),
+    (
+        "srt/layers/attention/dsa_backend.py",
+        "DeepseekSparseAttnBackend._cal_indexer_k_start_end",
+        [
+            "token_to_batch_idx = torch.cat(token_to_batch_idx, dim=0)",
+            "tb = torch.full((extend_seq_len,), bi, dtype=torch.int32",
+            "return ((ks, ke), token_to_batch_idx)",
+        ],
+        "hooks.Rows.requests is token_to_batch_idx: int32, one entry per query, once per pass",
+    ),
+    (
+        "srt/layers/attention/dsa_backend.py",
+        "DeepseekSparseAttnBackend.forward_extend",
+        ["page_table_1 = self._get_fused_topk_page_table(topk_indices)"],
+        "attention takes the fused top-k as slots",
+    ),
+    (
+        "srt/layers/attention/dsa_backend.py",
+        "DeepseekSparseAttnBackend._get_fused_topk_page_table",
+        ["self.dsa_topk_backend.is_sgl_kernel()", "return topk_indices"],
+        "attention takes the fused top-k as slots, in any order",
+    ),
+    (
+        "srt/layers/attention/dsa_backend.py",
+        "DeepseekSparseAttnBackend.get_topk_transform_method",
+        ["self.dsa_kv_cache_store_fp8", "topk_transform_method = TopkTransformMethod.PAGED"],
+        "bf16 KV makes prefill PAGED, the case that is replaced",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    "path, name, needles, why", FACTS, ids=[name.rsplit(".", 1)[-1] for _, name, *_ in FACTS]
+)
+def test_upstream_still_does_what_we_lean_on(path, name, needles, why):
+    found = text(path, name)
+    for needle in needles:
+        assert needle in found, f"{path}: {name} no longer has {needle!r}; look again: {why}"
+
+
+def test_the_metadata_has_the_fields_that_are_read():
+    fields = {
+        node.target.id
+        for node in definition("srt/layers/attention/dsa_backend.py", "DSAMetadata").body
+        if isinstance(node, ast.AnnAssign)
+    }
+    assert {"page_table_1", "token_to_batch_idx", "pooled_index_kpool"} <= fields
+
+
+def test_the_only_callers_of_the_hooked_method_are_known():
+    """A new caller needs a look: would its rows be taken for prefill rows?"""
+    spec = importlib.util.find_spec("sglang")
+    if spec is None:
+        pytest.skip("no SGLang here")
+    root = Path(spec.origin).parent / "srt"
+    calls = {
+        path.name: path.read_text(errors="replace").count("metadata.topk_transform(")
+        for path in root.rglob("*.py")
+        if "metadata.topk_transform(" in path.read_text(errors="replace")
+    }
+    assert calls == {"dsa_indexer.py": 4, "dsa_indexer_kpool.py": 1}

@@ -1,0 +1,177 @@
+"""The replacements of sglang_ic.hopper on an NVIDIA GPU: the same sets, every time. Needs a GPU.
+
+Comparisons with upstream's functions need the CUDA environment; the rest needs torch and triton.
+"""
+
+import pytest
+import torch
+
+from sglang_ic.hopper import hooks, reference
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU here"),
+]
+
+TOPK, WIDTH, RUNS = 2048, 30_000, 20
+INF, NAN = float("inf"), float("nan")
+
+
+def random(*shape):
+    return torch.randn(*shape, generator=torch.Generator("cuda").manual_seed(0), device="cuda")
+
+
+def int32(values):
+    return torch.tensor(values, dtype=torch.int32, device="cuda")
+
+
+def scores_of(kind):
+    scores = random(64, WIDTH)
+    if kind == "ties":
+        scores = (scores * 4).round() / 4
+    elif kind == "one value":
+        scores.zero_()
+    elif kind == "sorted":
+        scores = torch.arange(WIDTH, device="cuda").float().expand(64, -1).contiguous()
+        scores[::2] *= -1
+    elif kind == "peaks":
+        scores = scores.abs().neg_()
+        scores[:, 5000:5100] = 1
+    elif kind == "equal but for the end":
+        scores = torch.ones(64, WIDTH, device="cuda")
+        scores[:, -3000:-2900] = 2
+    elif kind == "infinite and NaN":
+        scores[random(64, WIDTH) > 1] = NAN
+        scores[random(64, WIDTH) < -1] = -INF
+        scores[:, ::5000] = INF
+    elif kind == "close":  # one bin of fp16, many of fp32
+        scores = 1 + scores * 1e-6
+    return scores
+
+
+KINDS = ["random", "ties", "one value", "sorted", "peaks", "close"]
+KINDS += ["equal but for the end", "infinite and NaN"]
+# Without equal scores at the last place, sets are unique.
+DISTINCT = ["random", "sorted"]
+
+
+def windows():
+    """Unaligned, empty, shorter than topk, and just past what needs no bound."""
+    starts = [row % 7 for row in range(64)]
+    lengths = [WIDTH - 7] * 50 + [0, 1, TOPK - 1, TOPK, TOPK + 1, 8191, 8192, 8193, 9000, 100]
+    lengths += [20_000, 20_001, 20_002, 20_003]
+    return int32(starts), int32(lengths)
+
+
+def request_table():
+    table = torch.randperm(2 * WIDTH, device="cuda").view(2, WIDTH).to(torch.int32)
+    return table, int32([row % 2 for row in range(64)])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_select_is_the_reference_every_time(kind):
+    from sglang_ic.hopper.select import select
+
+    scores, (starts, lengths) = scores_of(kind), windows()
+    page_table, requests = request_table()
+    positions = reference.select_positions(scores, starts, lengths, TOPK).cuda()
+    expected = reference.to_slots(positions, page_table, requests)
+    first = select(scores, starts, lengths, TOPK, page_table, requests)
+    assert torch.equal(first.sort().values, expected.sort().values)
+    assert torch.equal((first == -1).int().argmax(1), (expected == -1).int().argmax(1))
+    for _ in range(RUNS):  # the order too
+        assert torch.equal(select(scores, starts, lengths, TOPK, page_table, requests), first)
+    without_table = select(scores, starts, lengths, TOPK)
+    assert torch.equal(without_table.sort().values, positions.sort().values)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_select_needs_no_second_guess_to_be_exact(kind):
+    from sglang_ic.hopper.select import select
+
+    scores, (starts, lengths) = scores_of(kind), windows()
+    expected = reference.select_positions(scores, starts, lengths, TOPK).cuda()
+    for tries in (0, 1):
+        got = select(scores, starts, lengths, TOPK, tries=tries)
+        assert torch.equal(got.sort().values, expected.sort().values)
+
+
+@pytest.mark.parametrize("kind", DISTINCT)
+def test_ragged_selects_the_same_sets_every_time(kind):
+    pytest.importorskip("sglang.kernels.ops.attention.dsv4.topk")
+    scores, (starts, lengths) = scores_of(kind), windows()
+    page_table, requests = request_table()
+    positions = reference.select_positions(scores, starts, lengths, TOPK).cuda()
+    expected = reference.to_slots(positions, page_table, requests).sort().values
+    rows = hooks.Rows(starts, lengths, requests)
+    for _ in range(RUNS):
+        # It writes to up to three columns before a window.
+        got = hooks._ragged_slots(scores.clone(), TOPK, rows, page_table)
+        assert torch.equal(got.sort().values, expected)
+
+
+@pytest.mark.parametrize("kind", ["ties", "one value", "peaks", "close"])
+def test_ragged_selects_the_same_scores_where_some_are_equal(kind):
+    pytest.importorskip("sglang.kernels.ops.attention.dsv4.topk")
+    scores = scores_of(kind)
+    starts, lengths = int32([0] * 64), int32([WIDTH] * 64)
+    identity = torch.arange(WIDTH, dtype=torch.int32, device="cuda")[None]
+    rows = hooks.Rows(starts, lengths, starts)
+    got = hooks._ragged_slots(scores.clone(), TOPK, rows, identity).long()
+    assert (got.sort().values.diff() > 0).all()  # no position twice
+    expected = scores.topk(TOPK).values
+    assert torch.equal(scores.gather(1, got).sort(descending=True).values, expected)
+
+
+@pytest.mark.parametrize("kind", DISTINCT)
+def test_upstreams_older_kernel_selects_the_same_sets(kind):
+    sgl_kernel = pytest.importorskip("sgl_kernel")
+    scores, (starts, lengths) = scores_of(kind), windows()
+    page_table, requests = request_table()
+    upstream = sgl_kernel.fast_topk_transform_fused(
+        score=scores,
+        lengths=lengths,
+        page_table_size_1=page_table[requests],
+        cu_seqlens_q=int32(range(65)),
+        topk=TOPK,
+        row_starts=starts,
+    )
+    positions = reference.select_positions(scores, starts, lengths, TOPK).cuda()
+    expected = reference.to_slots(positions, page_table, requests)
+    assert torch.equal(upstream.sort().values, expected.sort().values)
+
+
+@pytest.mark.parametrize("choice", ["ragged", "triton"])
+def test_a_replaced_call_does_not_wait_for_the_gpu(choice):
+    select_slots = {"ragged": hooks._ragged_slots, "triton": hooks._triton_slots}[choice]
+    scores, rows = scores_of("random"), hooks.Rows(*windows(), request_table()[1])
+    page_table, _ = request_table()
+    select_slots(scores, TOPK, rows, page_table)  # compiles
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        select_slots(scores, TOPK, rows, page_table)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("num_heads", [32, 64])
+def test_scores_are_deep_gemms_up_to_rounding_every_time(num_heads):
+    deep_gemm = pytest.importorskip("deep_gemm")
+    num_rows, num_keys = 301, 5003
+    q = random(num_rows, num_heads, 128).to(torch.float8_e4m3fn)
+    k = random(num_keys, 128).to(torch.float8_e4m3fn)
+    k_scale, weights = random(num_keys).abs() + 0.1, random(num_rows, num_heads)
+    # Two requests, so that a block of rows straddles them.
+    starts = int32([0] * 150 + [2000] * 151)
+    ends = int32([*range(1851, 2001), *range(4853, 5004)])
+    keys = (k, k_scale)
+    upstream = deep_gemm.fp8_mqa_logits(q, keys, weights, starts, ends, clean_logits=False)
+    first = hooks._mqa_logits(q, keys, weights, starts, ends)
+    column = torch.arange(num_keys, device="cuda")
+    inside = (column >= starts[:, None]) & (column < ends[:, None])
+    difference = (first - upstream)[inside].norm() / upstream[inside].norm()
+    assert difference < 1e-5
+    for _ in range(RUNS):
+        again = hooks._mqa_logits(q, keys, weights, starts, ends)
+        assert torch.equal(again[inside], first[inside])

@@ -1,0 +1,33 @@
+"""Runs the kernels of `sglang_ic.hopper` in Triton's interpreter, on CPU; started by conftest.py.
+
+The interpreter has to be chosen before triton is imported, hence a process of its own. Reads
+(function name, arguments, keywords) from stdin and writes (result, error) to stdout, as bytes of
+torch.save in a pickle: pickle alone does not know float8.
+"""
+
+import io
+import pickle
+import sys
+import traceback
+
+import torch
+
+from sglang_ic.hopper.scoring import score
+from sglang_ic.hopper.select import select
+from sglang_ic.hopper.slots import to_slots_
+
+FUNCTIONS = {function.__name__: function for function in (score, select, to_slots_)}
+
+while True:
+    try:
+        message = pickle.load(sys.stdin.buffer)
+    except EOFError:
+        break
+    name, args, kwargs = torch.load(io.BytesIO(message), weights_only=False)
+    try:
+        answer = (FUNCTIONS[name](*args, **kwargs), None)
+    except Exception:
+        answer = (None, traceback.format_exc())
+    torch.save(answer, saved := io.BytesIO())
+    pickle.dump(saved.getvalue(), sys.stdout.buffer)
+    sys.stdout.buffer.flush()

@@ -1,0 +1,93 @@
+"""The plugin: nothing without a switch, one line when it cannot do what a switch says."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from sglang_ic.hopper import plugin
+from sglang_ic.hopper.switches import PREFILL_SCORES, PREFILL_TOPK
+
+pytest.importorskip("sglang.srt.plugins.hook_registry", exc_type=ImportError)
+
+
+@pytest.fixture(autouse=True)
+def _no_switches(monkeypatch):
+    for name in (PREFILL_TOPK, PREFILL_SCORES):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def attached(monkeypatch):
+    """Hooks that the plugin attaches, instead of attaching them."""
+    found = []
+    monkeypatch.setattr(
+        plugin,
+        "attach",
+        lambda seams, purpose: found.extend(seam.hook.rsplit(".", 1)[1] for seam in seams),
+    )
+    monkeypatch.setattr("sglang.srt.utils.is_cuda", lambda: True)
+    return found
+
+
+def test_nothing_is_attached_without_a_switch(attached):
+    plugin.register()
+    assert attached == []
+
+
+@pytest.mark.parametrize("choice", ["ragged", "triton"])
+def test_the_topk_switch_attaches_its_hook(monkeypatch, attached, choice):
+    monkeypatch.setenv(PREFILL_TOPK, choice)
+    plugin.register()
+    assert attached == [f"topk_with_{choice}_kernel"]
+
+
+def test_the_scores_switch_attaches_its_hook(monkeypatch, attached):
+    monkeypatch.setenv(PREFILL_SCORES, "triton")
+    plugin.register()
+    assert attached == ["scores_with_triton_kernel"]
+
+
+def test_a_switch_without_a_gpu_stops(monkeypatch, attached):
+    monkeypatch.setenv(PREFILL_TOPK, "triton")
+    monkeypatch.setattr("sglang.srt.utils.is_cuda", lambda: False)
+    with pytest.raises(SystemExit, match="SGLANG_IC_PREFILL_SCORES need an NVIDIA GPU"):
+        plugin.register()
+
+
+def test_a_wrong_switch_stops_the_process(monkeypatch, attached):
+    monkeypatch.setenv(PREFILL_TOPK, "yes")
+    with pytest.raises(SystemExit, match="sglang_ic: SGLANG_IC_PREFILL_TOPK=yes: accepted is"):
+        plugin.register()
+
+
+ATTACH = """
+import sys
+from sglang_ic.hopper import plugin
+from sglang_ic.hopper.switches import Switches
+from sglang_ic.seams import attach
+
+wanted = plugin.seams(Switches(prefill_topk=sys.argv[1], prefill_scores="triton"))
+assert len(wanted) == 2 and all(seam.problem() for seam in wanted)
+attach(wanted, "a test")
+assert not any(seam.problem() for seam in wanted)
+
+from sglang.srt.layers.attention.dsa import dsa_indexer
+from sglang_ic.hopper import hooks
+assert dsa_indexer.resolve_fp8_mqa_logits_fn() is hooks._mqa_logits
+print("attached")
+"""
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("choice", ["ragged", "triton"])
+def test_the_hooks_really_run_on_upstreams_functions(choice):
+    """In a process of its own: attaching changes SGLang for good."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", ATTACH, choice],
+        env={**os.environ, "SGLANG_USE_CPU_ENGINE": "1", "SGLANG_PLUGINS": "none"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.endswith("attached\n"), done.stderr[-2000:]

@@ -1,0 +1,189 @@
+"""The document and the page, from a journal made by hand."""
+
+import json
+
+import pytest
+
+from sglang_ic.latency import cli, document, report
+from sglang_ic.latency.journal import JournalError
+
+ARMS = {
+    "stock full": {"engine": "stock", "pattern": "FFFF"},
+    "fork full": {"engine": "fork", "pattern": "FFFF"},
+    "fork 2 Full": {"engine": "fork", "pattern": "FSFS"},
+    "fork 1 Full": {"engine": "fork", "pattern": "FSSS"},
+}
+ROWS = ["prefill 2048", "decode 2048 x4", "profile prefill 2048"]
+
+
+def run(run_id: str = "2026-01-02T03:04:05+00:00") -> dict:
+    return {
+        "event": "run",
+        "run": run_id,
+        "part": "p",
+        "title": "A title",
+        "command": "python -m sglang_ic.latency plan.toml --part p",
+        "hardware": {"cpu": "C", "num_cores": 2, "gpus": ["NVIDIA X, 100 MiB, 1"]},
+        "python": "3.11.7",
+        "weights": "dummy",
+        "on_cpu": False,
+        "switch": True,
+        "together": False,
+        "rows": ROWS,
+        "arms": ARMS,
+    }
+
+
+def server(name: str, max_abs: float = 0.02) -> dict:
+    return {
+        "event": "server",
+        "run": run()["run"],
+        "part": "p",
+        "name": name,
+        "arms": [arm for arm in ARMS if arm.startswith(name)],
+        "command": ["python", name],
+        "start_sec": 60.0,
+        "latency": {
+            "versions": {"sglang": "0.5.23"},
+            "weights": {
+                "projection_max_abs": max_abs,
+                "projection_std": max_abs / 2,
+                "norm_mean": 1.0,
+            },
+        },
+        "info": {"max_total_num_tokens": 1000000, "kv_cache_dtype": "bfloat16"},
+    }
+
+
+def value(arm: str, number: float, round_: int = 0, row: str = ROWS[0], **more) -> dict:
+    return {
+        "event": "value",
+        "run": run()["run"],
+        "part": "p",
+        "row": row,
+        "arm": arm,
+        "round": round_,
+        "metric": "ttft_sec" if row.startswith("prefill") else "itl_ms",
+        "value": number,
+        "memory": {"peak_allocated_bytes": 3 * 2**30},
+        **more,
+    }
+
+
+def profile(arm: str, launches: float | None) -> dict:
+    return {
+        "event": "profile",
+        "run": run()["run"],
+        "part": "p",
+        "row": ROWS[2],
+        "arm": arm,
+        "round": 0,
+        "memory": {"peak_allocated_bytes": 5 * 2**30},
+        "category_ms": {name: 10.0 for name in report.NAMES},
+        "launches_per_run": launches,
+    }
+
+
+LINES = [
+    run(),
+    server("stock"),
+    server("fork"),
+    value("stock full", 4.0, 0, last_ids=[7]),
+    value("stock full", 4.4, 1, last_ids=[8]),
+    value("stock full", 4.1, 2, last_ids=[9]),
+    value("fork full", 4.2, 0, last_ids=[7]),
+    value("fork full", 4.1, 1, last_ids=[1]),
+    value("fork 2 Full", 2.2),
+    value("fork 1 Full", 1.2),
+    value("fork full", 9.0, row=ROWS[1]),
+    profile("stock full", None),
+    profile("fork full", 1.0),
+    profile("fork 2 Full", 1.5),
+    {"event": "skipped", "row": "decode 2048 x64", "arm": "fork full", "reason": "no room"},
+]
+
+
+def test_medians_spread_and_speedups_over_the_first_arm():
+    row = document.build(LINES)["rows"][0]
+    assert (row["row"], row["metric"], row["reference"]) == (ROWS[0], "ttft_sec", "stock full")
+    stock = row["arms"]["stock full"]
+    assert (stock["values"], stock["median"], stock["num_full"]) == ([4.0, 4.4, 4.1], 4.1, 4)
+    assert stock["relative_spread"] == pytest.approx(0.4 / 4.1)
+    assert row["arms"]["fork 2 Full"]["speedup"] == pytest.approx(4.1 / 2.2)
+
+
+def test_no_indexer_is_a_line_for_the_engine_that_has_three_full_counts():
+    found = document.build(LINES)["rows"][0]["no_indexer"]
+    assert list(found) == ["fork"]
+    # Medians 4.15, 2.2, 1.2 at 4, 2, 1 Full layers; means 7/3 and 7.55/3.
+    assert found["fork"]["per_layer"] == pytest.approx(4.583333 / 4.666667, rel=1e-5)
+    assert found["fork"]["value"] == pytest.approx(0.225, rel=1e-4)
+    assert set(found["fork"]["residuals"]) == {"4", "2", "1"}
+
+
+def test_the_control_is_the_fork_over_stock_at_one_pattern():
+    (control,) = document.build(LINES)["rows"][0]["controls"]
+    assert (control["fork"], control["stock"]) == ("fork full", "stock full")
+    assert control["ratio"] == pytest.approx(4.15 / 4.1)
+    assert (control["low"], control["high"]) == pytest.approx((4.1 / 4.4, 4.2 / 4.0))
+    assert (control["num_rounds_equal"], control["num_rounds_compared"]) == (1, 2)
+
+
+def test_memory_is_the_highest_peak_of_a_server():
+    stock, fork = document.build(LINES)["memory"]
+    assert (stock["server"], stock["kv_pool_tokens"]) == ("stock", 1000000)
+    assert stock["peak_allocated_bytes"] == fork["peak_allocated_bytes"] == 5 * 2**30
+
+
+def test_the_page_says_what_it_must():
+    page = report.markdown(document.build(LINES), "x.png")
+    for words in (
+        "# A title",
+        "NVIDIA X",
+        "sglang 0.5.23",
+        "![medians and repeats of every arm](x.png)",
+        "| stock full | 4 | 4.1 | 4-4.4 | 9.8% | 3 | 1.000 |",
+        "no indexer, line through 3 Full counts of fork",
+        "fork full takes 1.012x the time of stock full",
+        "same token in 1 of 2",
+        "stock (index-K everywhere)",
+        "1,000,000",
+        "decode 2048 x64, fork full: no room",
+        "2 compared, 1 of them no whole number",
+        "`python -m sglang_ic.latency plan.toml --part p`",
+    ):
+        assert words in page, words
+    assert "Dummy weights" in page and "realistic spread" in page
+
+
+def test_weights_that_make_degenerate_scores_are_called_so():
+    lines = [run(), server("fork", max_abs=0.001), value("fork full", 1.0)]
+    assert "nearly equal" in report.weights_line(document.build(lines))
+
+
+def test_a_row_from_two_commands_says_so():
+    other = run("2026-01-02T04:00:00+00:00")
+    lines = [*LINES, other, value("stock full", 4.0, 3) | {"run": other["run"]}]
+    assert document.build(lines)["rows"][0]["num_runs"] == 2
+    assert "Measured by 2 commands" in report.markdown(document.build(lines), None)
+
+
+def test_an_empty_journal_has_no_report():
+    with pytest.raises(JournalError, match="no measurement yet"):
+        document.build([run()])
+
+
+def test_the_chart_has_a_panel_for_every_row():
+    from sglang_ic.latency.chart import png
+
+    assert png(document.build(LINES)).startswith(b"\x89PNG")
+
+
+def test_a_report_is_made_from_a_journal_alone(tmp_path, capsys):
+    text = "".join(json.dumps(line) + "\n" for line in LINES)
+    (tmp_path / "v1.2.jsonl").write_text(text)
+    assert cli.main(["--report", "--output", str(tmp_path / "v1.2")]) == 0
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"v1.2.jsonl", "v1.2.json", "v1.2.md", "v1.2.png"}
+    page = (tmp_path / "v1.2.md").read_text()
+    assert "(v1.2.png)" in page and page in capsys.readouterr().out
