@@ -6,6 +6,10 @@ from typing import NoReturn
 
 EXIT_REFUSED, EXIT_INTERRUPTED = 2, 130
 
+# SGLang's flags whose value nobody else may read; commands go into reports that people share.
+SECRET_FLAGS = ("--api-key", "--admin-api-key", "--ssl-keyfile-password")
+MASK = "***"
+
 
 def count(text: str) -> int:
     """An argparse type: an integer of 1 or more."""
@@ -31,3 +35,17 @@ def split_server_arguments(argv: list[str]) -> tuple[list[str], list[str]]:
         return argv, []
     at = argv.index("--")
     return argv[:at], argv[at + 1 :]
+
+
+def masked(words: list[str]) -> list[str]:
+    """A command's words with `***` for the value of every secret flag."""
+    shown, is_secret = [], False
+    for word in words:
+        flag, equals, _ = word.partition("=")
+        if is_secret:
+            word = MASK
+        elif equals and flag in SECRET_FLAGS:
+            word = f"{flag}={MASK}"
+        is_secret = not is_secret and word in SECRET_FLAGS
+        shown.append(word)
+    return shown

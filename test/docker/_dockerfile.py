@@ -35,9 +35,9 @@ class Instruction:
 
     @property
     def array(self) -> list[str] | None:
-        """The JSON array of an exec form; None for a shell form."""
+        """The JSON array of an exec form, also behind HEALTHCHECK's CMD; None for a shell form."""
         try:
-            found = json.loads(self.value)
+            found = json.loads(self.value.removeprefix("CMD "))
         except json.JSONDecodeError:
             return None
         return found if isinstance(found, list) else None
@@ -67,6 +67,18 @@ class Dockerfile:
     @property
     def final(self) -> Stage:
         return self.stages[-1]
+
+
+def sources(file: Dockerfile) -> list[str]:
+    """Paths that COPY takes from the checkout."""
+    copies = [one for s in file.stages for one in s.all("COPY") if "from" not in one.flags]
+    return [path for one in copies for path in one.words[:-1]]
+
+
+def health_command(final: Stage, python: str, port: int) -> list[str]:
+    """The health check of an image, for a server on another port."""
+    _, *words = final.last("HEALTHCHECK").array
+    return [python, *(word.replace(final.last("EXPOSE").value, str(port)) for word in words)]
 
 
 def expand(text: str, values: dict[str, str]) -> str:

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from _dockerfile import parse
 
-from sglang_ic.bench import arms, cli
+from sglang_ic.bench import arms, options, scenario_file
 
 FOLDER = Path(__file__).parents[2] / "docker"
 
@@ -65,20 +65,41 @@ def test_only_loopback_is_published_and_it_is_the_port_of_the_image(compose):
     assert compose["services"]["server"]["ports"] == [f"127.0.0.1:{port}:{port}"]
 
 
+def mounts(service: dict) -> dict[str, str]:
+    """Target to source."""
+    return {target: source for source, target in (one.split(":") for one in service["volumes"])}
+
+
 def test_volumes_are_declared_and_are_those_of_the_images(compose, gpu):
-    used = set()
-    for service in compose["services"].values():
-        sources, targets = zip(*(mount.split(":") for mount in service["volumes"]), strict=True)
-        used |= set(sources)
-        for file in (compose, gpu):
-            assert set(targets) == set(built(file["services"]["server"]).final.last("VOLUME").array)
-    assert used == set(compose["volumes"])
+    server, bench = (mounts(compose["services"][name]) for name in ("server", "bench"))
+    assert {*server.values(), *bench.values()} == set(compose["volumes"])
+    for file in (compose, gpu):
+        assert set(bench) == set(built(file["services"]["server"]).final.last("VOLUME").array)
+
+
+def test_only_the_client_writes_reports(compose):
+    server, bench = (mounts(compose["services"][name]) for name in ("server", "bench"))
+    assert bench == {**server, "/reports": "reports"}
+    assert "/reports" not in server
 
 
 def test_folders_of_the_user_take_the_place_of_volumes():
-    services = load("compose.yaml", {"MODELS": "srv", "REPORTS": "out"})["services"]
-    for service in services.values():
-        assert service["volumes"] == ["cache:/cache", "srv:/models", "out:/reports"]
+    """Absolute, as the header says: Compose takes a bare name for a volume."""
+    services = load("compose.yaml", {"MODELS": "/srv/models", "REPORTS": "/home/me/out"})[
+        "services"
+    ]
+    assert mounts(services["server"]) == {"/cache": "cache", "/models": "/srv/models"}
+    assert mounts(services["bench"])["/reports"] == "/home/me/out"
+    assert mounts(services["bench"])["/models"] == "/srv/models"  # the tokenizer of the checkpoint
+    header = (FOLDER / "compose.yaml").read_text().partition("\nname:")[0]
+    assert len(re.findall(r"(?:MODELS|REPORTS) +absolute path", header)) == 2
+
+
+def test_the_header_explains_every_variable():
+    text = (FOLDER / "compose.yaml").read_text()
+    header = text.partition("\nname:")[0]
+    for name in re.findall(r"\$\{(\w+)", text):
+        assert re.search(rf"^#   {name} ", header, re.M), name
 
 
 def test_the_client_is_called_as_its_own_parser_wants(compose):
@@ -87,7 +108,7 @@ def test_the_client_is_called_as_its_own_parser_wants(compose):
     interpreter, flag, module, *words = service["entrypoint"]
     assert [interpreter, flag] == image.last("ENTRYPOINT").array[:2]
     assert importlib.util.find_spec(f"{module}.__main__")
-    args = cli.parser().parse_args([*words, *service["command"]])
+    args = options.parser().parse_args([*words, *service["command"]])
     (arm,) = (one for one in arms.parse_all(args.arm, control=False))
     assert arm.url == f"http://server:{image.last('EXPOSE').value}"
     # The report goes below the working directory, which is a volume.
@@ -95,10 +116,27 @@ def test_the_client_is_called_as_its_own_parser_wants(compose):
     assert f"reports:{image.last('WORKDIR').value}" in service["volumes"]
 
 
-def test_the_report_outlives_the_client_and_the_server_gets_time_to_drain(compose):
+def test_the_default_load_is_small_enough_for_a_slow_cpu(compose):
+    """Minutes at the few hundred tokens a second of two slow cores, also if nothing was cached."""
+    args = options.parser().parse_args(compose["services"]["bench"]["command"])
+    scenarios = [
+        scenario_file.read(
+            FOLDER.parent / f"benchmark/scenarios/{name}.toml",
+            scale=args.scale,
+            requests=args.requests,
+        )
+        for name in args.scenario
+    ]
+    tokens = sum(point.expected_tokens for one in scenarios for point in one.points)
+    arms_and_control = 2
+    assert 0 < tokens * args.rounds * arms_and_control < 40_000
+    assert args.rounds > 1  # a ratio has an interval
+
+
+def test_server_and_client_get_time_to_end_and_to_write(compose):
     for service in compose["services"].values():
         assert service["init"] is True  # SIGTERM ends also a server that is still loading
-    assert compose["services"]["server"]["stop_grace_period"] == "1m"
+        assert service["stop_grace_period"] == "1m"
 
 
 def test_the_gpu_file_changes_images_and_devices_only(compose, gpu):
@@ -115,5 +153,5 @@ def test_the_gpu_file_changes_images_and_devices_only(compose, gpu):
 
 def test_commands_in_the_comments_name_files_that_exist():
     for name in ("compose.yaml", "compose.gpu.yaml"):
-        for path in re.findall(r"docker/[\w.]+\b", (FOLDER / name).read_text()):
+        for path in re.findall(r"docker/\w[\w.]+\b", (FOLDER / name).read_text()):
             assert (FOLDER.parent / path).is_file(), path

@@ -3,25 +3,25 @@
 No container engine is needed; test_run_steps.py runs the CPU file's steps.
 """
 
+import contextlib
 import fnmatch
+import http.server
 import importlib.util
+import os
 import re
 import subprocess
+import sys
+import threading
 import tomllib
 from pathlib import Path
 
 import pytest
-from _dockerfile import expand, parse
+from _dockerfile import expand, health_command, parse, sources
 from _lint import lint
+from _machine import checkout_files
 
 ROOT = Path(__file__).parents[2]
 GLIBC = {"bookworm": (2, 36), "trixie": (2, 41)}  # what Debian's releases have
-
-
-def sources(file) -> list[str]:
-    """Paths that COPY takes from the checkout."""
-    copies = [one for s in file.stages for one in s.all("COPY") if "from" not in one.flags]
-    return [path for one in copies for path in one.words[:-1]]
 
 
 def locked(name: str, package: str) -> str:
@@ -49,7 +49,7 @@ def test_both_files_are_clean(dockerfile):
         ("&& useradd", "; useradd", "use &&"),
         ("&& useradd", "&& cd / && useradd", "cd or sudo"),
         ('ENTRYPOINT ["python", "-m"', "ENTRYPOINT python -m", "no JSON array"),
-        ('CMD ["python", "-c"', "CMD python -c", "no exec form"),
+        ('CMD ["python", "-c"', "CMD python -c", "HEALTHCHECK is no JSON array"),
         ("WORKDIR /src\n", "", "without a WORKDIR"),
         ("RUN python3.11", "RUN (python3.11", "line"),
         ("EXPOSE 30000\n", "", "0 EXPOSE"),
@@ -66,7 +66,7 @@ def test_an_unknown_instruction_is_refused():
         parse("FROM python:3.11\nADD x /\n")
 
 
-def test_every_copied_file_is_tracked_and_sent_to_the_engine(dockerfile):
+def test_every_copied_file_is_in_the_checkout_and_sent_to_the_engine(dockerfile):
     """Docker's context is what .dockerignore leaves, the steps need what COPY names: the same."""
     rules = [
         line
@@ -76,10 +76,7 @@ def test_every_copied_file_is_tracked_and_sent_to_the_engine(dockerfile):
     assert rules[0] == "*"
     allowed = [rule[1:] for rule in rules if rule.startswith("!")]
     for source in sources(dockerfile):
-        tracked = subprocess.run(
-            ["git", "ls-files", "--error-unmatch", source], cwd=ROOT, capture_output=True
-        )
-        assert tracked.returncode == 0, f"{source} is not tracked by git"
+        assert checkout_files(ROOT, source), f"{source} is not in the checkout, or ignored by git"
         assert any(fnmatch.fnmatch(source, rule) for rule in allowed), f"{source} is ignored"
 
 
@@ -144,14 +141,107 @@ def test_no_version_is_written_that_no_test_compares(dockerfile):
     assert not re.search(r"\d+\.\d+", text)
 
 
-def test_the_health_check_asks_the_port_that_is_exposed_and_served(dockerfile):
-    port = dockerfile.final.last("EXPOSE").value
-    assert f"127.0.0.1:{port}/health'" in dockerfile.final.last("HEALTHCHECK").value
-    assert "--port" not in dockerfile.final.last("ENTRYPOINT").array
+JIT_LIBRARIES = """
+    lib/libcudart.so lib/libcudart_static.a lib/libcudadevrt.a lib/stubs/libcuda.so
+    lib/libcublas.so.13 lib/libcublasLt.so lib/libnvrtc.so lib/stubs/libnvrtc.so
+    include/cusparse.h include/curand_kernel.h include/cufft.h
+    bin/nvcc bin/cuobjdump bin/nvdisasm nvvm/bin/cicc
+""".split()
+OTHER_LIBRARIES = """
+    lib/libcufft.so.12 lib/libcufftw.so lib/libcurand.so lib/libcusolverMg.so.12 lib/libcusparse.so
+    lib/libnppif.so.13 lib/libnvjpeg.so lib/libcublas_static.a lib/libcufft_static_nocallback.a
+    nsight-compute-2025.3.1/ncu compute-sanitizer/x bin/cuda-gdb bin/cuda-gdb-minimal
+    lib/stubs/libcusolver.so
+""".split()
+
+
+def test_the_toolkit_keeps_what_kernels_are_compiled_and_linked_with(cuda, tmp_path):
+    """The step itself, on a tree with the names that the toolkit has."""
+    real = tmp_path / "cuda-13.0"
+    for name in JIT_LIBRARIES + OTHER_LIBRARIES:
+        (real / name).parent.mkdir(parents=True, exist_ok=True)
+        (real / name).touch()
+    (real / "lib/libcufft.so").symlink_to("libcufft.so.12")
+    (tmp_path / "cuda").symlink_to(real)
+    step = cuda.stage("toolkit").last("RUN").value
+    step = step.replace("/usr/local/cuda", f"{tmp_path}/cuda").replace(
+        " /toolkit", f" {tmp_path}/to"
+    )
+    subprocess.run(["sh", "-c", step], check=True)
+    assert (tmp_path / "to").is_dir() and not (tmp_path / "to").is_symlink()
+    kept = {
+        path.relative_to(tmp_path / "to").as_posix()
+        for path in (tmp_path / "to").rglob("*")
+        if not path.is_dir()
+    }
+    assert kept == set(JIT_LIBRARIES)
+
+
+def upstream(name: str) -> str:
+    """A file of the installed SGLang."""
     sglang = importlib.util.find_spec("sglang")
-    if sglang is not None:
-        fields = Path(sglang.submodule_search_locations[0], "srt/arg_groups/fields/serving.py")
-        assert re.search(rf"^    port: .* = {port}$", fields.read_text(), re.M)
+    if sglang is None:
+        pytest.skip("needs SGLang")
+    return Path(sglang.submodule_search_locations[0], name).read_text()
+
+
+def test_the_port_is_the_one_that_is_exposed_and_served(dockerfile):
+    port = dockerfile.final.last("EXPOSE").value
+    assert f"'127.0.0.1', {port}," in dockerfile.final.last("HEALTHCHECK").value
+    assert "--port" not in dockerfile.final.last("ENTRYPOINT").array
+    fields = upstream("srt/arg_groups/fields/serving.py")
+    assert re.search(rf"^    port: .* = {port}$", fields, re.M)
+
+
+@contextlib.contextmanager
+def answering(status: int):
+    """An HTTP server that knows /ready; gives its port."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(status if self.path == "/ready" else 404)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_address[1]
+        server.shutdown()
+
+
+def exit_code_of_the_check(dockerfile, port: int) -> int:
+    # What Docker puts into containers for a machine behind a proxy.
+    proxy = {"http_proxy": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"}
+    command = health_command(dockerfile.final, sys.executable, port)
+    return subprocess.run(command, env=os.environ | proxy, capture_output=True).returncode
+
+
+def test_the_health_check_tells_a_ready_server_from_one_that_is_not(cpu):
+    """Engines know 0 and 1. That both files have the same check is tested above."""
+    for status, code in ((200, 0), (503, 1)):
+        with answering(status) as port:
+            assert exit_code_of_the_check(cpu, port) == code
+    assert exit_code_of_the_check(cpu, port) == 1  # nothing listens there now
+
+
+def test_the_health_check_generates_nothing_and_needs_no_key():
+    """What the files lean on: /health would add a request each time, and wait for a prefill."""
+    text = upstream("srt/entrypoints/http_server.py")
+    route = re.search(r'@app\.get\("/ready"\)\n(.*?)\n\n\n', text, re.S)
+    assert route, "SGLang has no /ready any more: choose another flag for HEALTHCHECK"
+    assert "is_ready()" in route[1] and "await" not in route[1]
+    assert 'path.startswith("/ready")' in upstream("srt/utils/auth.py")
+
+
+def test_the_health_check_is_quick_at_the_start_and_patient_afterwards(dockerfile):
+    flags = dockerfile.final.last("HEALTHCHECK").flags
+    interval, timeout = (int(flags[name].removesuffix("s")) for name in ("interval", "timeout"))
+    assert interval <= 10  # how late compose notices that the server is up
+    assert interval * int(flags["retries"]) >= 60
+    inner = re.search(r"timeout=(\d+)\)", dockerfile.final.last("HEALTHCHECK").value)[1]
+    assert int(inner) < timeout
 
 
 def test_what_the_user_writes_to_belongs_to_the_user(dockerfile):

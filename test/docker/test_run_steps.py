@@ -14,12 +14,12 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from pathlib import Path
 
 import pytest
-from _dockerfile import expand, parse
+from _dockerfile import expand, health_command, parse
+from _machine import build_arguments, checkout_files, interpreter_on_path, pip_config
 
 from sglang_ic.demo import default_pattern_file
 from sglang_ic.pattern_file import file_text
@@ -34,19 +34,17 @@ prompt_tokens = 64
 output_tokens = 8
 """
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+# As the steps type it; the lock and the wheel are for this Python alone.
+PYTHON = re.search(r"python[\d.]+(?= -m venv)", (ROOT / "docker/Dockerfile.cpu").read_text())[0]
 
-
-def build_arguments(prefix: Path) -> dict[str, str]:
-    """What `docker build --build-arg` would get here: the prefix, and how this machine's pip works.
-
-    An index that the machine's pip is set up with replaces the file's, which may be out of reach.
-    """
-    given = {"PREFIX": str(prefix), "PIP_NO_CACHE_DIR": ""}
-    ask = [sys.executable, "-m", "pip", "config", "get", "global.extra-index-url"]
-    if subprocess.run(ask, capture_output=True, check=False).returncode == 0:
-        given["PIP_EXTRA_INDEX_URL"] = ""  # empty: pip looks into its own settings
-    return given | {k: v for k, v in os.environ.items() if k in ("PIP_EXTRA_INDEX_URL",)}
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(1800),
+    pytest.mark.skipif(
+        "python{}.{}".format(*sys.version_info) != PYTHON,
+        reason=f"the image's steps need {PYTHON}, the tests run with another",
+    ),
+]
 
 
 def clean_environment() -> dict[str, str]:
@@ -58,11 +56,9 @@ def clean_environment() -> dict[str, str]:
 
 
 def copy(source: str, target: Path) -> None:
-    """What COPY takes: the files under `source` that git would commit, links as links."""
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", source]
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    """What COPY takes: the files at or under `source`, links as links."""
     base = ROOT / source if (ROOT / source).is_dir() else (ROOT / source).parent
-    for name in filter(None, listed.split("\0")):
+    for name in checkout_files(ROOT, source):
         place = target / (ROOT / name).relative_to(base)
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / name, place, follow_symlinks=False)
@@ -74,7 +70,12 @@ def image(tmp_path_factory):
     scratch = tmp_path_factory.mktemp("image")
     file = parse((ROOT / "docker/Dockerfile.cpu").read_text())
     prefix = scratch / "prefix"
-    given = build_arguments(prefix)
+    machine = clean_environment()
+    given = build_arguments(prefix, machine, pip_config(machine))
+    programs = scratch / "bin"
+    programs.mkdir()
+    interpreter_on_path(programs, PYTHON)
+    machine["PATH"] = f"{programs}{os.pathsep}{machine['PATH']}"
     arguments, folder = {}, scratch
     for one in file.stage("build").instructions:
         if one.keyword == "ARG":
@@ -97,7 +98,7 @@ def image(tmp_path_factory):
                 ["/bin/sh", "-c", one.value],
                 cwd=folder,
                 # Byte code: only of what is imported, which takes a minute less.
-                env={**clean_environment(), "PIP_COMPILE": "0", **arguments},
+                env={**machine, "PIP_COMPILE": "0", **arguments},
                 capture_output=True,
                 text=True,
             )
@@ -142,7 +143,7 @@ def server(image):
     url = f"http://127.0.0.1:{port}"
     deadline = time.monotonic() + START_TIMEOUT_SEC
     try:
-        while not is_healthy(url):
+        while not is_healthy(final, environment, port):
             assert process.poll() is None and time.monotonic() < deadline, log.read_text()[-4000:]
             time.sleep(0.5)
         yield process, url
@@ -152,13 +153,10 @@ def server(image):
         process.wait(30)
 
 
-def is_healthy(url: str) -> bool:
-    """What the health check asks, in its own words but for the port."""
-    try:
-        with urllib.request.urlopen(f"{url}/health", timeout=5):
-            return True
-    except (urllib.error.URLError, OSError):
-        return False
+def is_healthy(final, environment, port: int) -> bool:
+    """The health check itself, but for the port."""
+    command = health_command(final, shutil.which("python", path=environment["PATH"]), port)
+    return subprocess.run(command, env=environment, capture_output=True).returncode == 0
 
 
 def ask(url: str, body: dict | None = None) -> dict:

@@ -1,5 +1,6 @@
 """The workflows in .github: they parse, are bounded and unprivileged, and name what exists."""
 
+import fnmatch
 import importlib.util
 import re
 import shlex
@@ -8,10 +9,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from _dockerfile import parse, sources
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
-OTHERS = {"curl", "sudo", "gh"}  # programs of the runner
+OTHERS = {"curl", "df", "gh", "sudo"}  # programs of the runner
 RUNNER_MODULES = {"pip", "pytest"}
 
 
@@ -36,10 +38,12 @@ def complaints(command: str) -> list[str]:
         for target in [word for word in words[1:] if "=" not in word]:
             if not re.search(rf"^{target}:", makefile, re.M):
                 found.append(f"make target {target}")
+    elif words[:2] == ["python", "-m"]:
+        if words[2] not in RUNNER_MODULES and not importlib.util.find_spec(words[2]):
+            found.append(f"module {words[2]}")
     elif words[0] == "python":
-        module = words[words.index("-m") + 1]
-        if module not in RUNNER_MODULES and not importlib.util.find_spec(module):
-            found.append(f"module {module}")
+        if not (ROOT / words[1]).is_file():
+            found.append(f"script {words[1]}")
     elif words[0] not in OTHERS | {"docker"}:
         found.append(f"program {words[0]}")
     for word in words[1:]:
@@ -61,6 +65,7 @@ def test_every_command_names_what_exists(path):
     [
         "make no-such-target",
         "python -m sglang_ic.no_such_module",
+        "python .github/none.py",
         "docker build -f docker/Dockerfile.none .",
         "python -m pytest test/none",
         "python -m pytest test/unit/none_*.py",
@@ -105,6 +110,28 @@ def test_pull_requests_run_the_tests_and_build_the_images():
     assert {"make lint", "make test"} <= set(runs["test"])
     for name in ("docker/Dockerfile", "docker/compose.yaml"):
         assert any(name in line for line in runs["images"])
+
+
+def test_images_are_built_for_a_pull_request_that_changes_what_they_copy():
+    paths = load(ROOT / ".github/workflows/images.yml")["on"]["pull_request"]["paths"]
+    for name in ("Dockerfile", "Dockerfile.cpu"):
+        for source in sources(parse((ROOT / "docker" / name).read_text())):
+            is_text = source in ("README.md", "LICENSE")  # in a wheel's metadata, as they are
+            assert is_text or any(fnmatch.fnmatch(f"{source}/", f"{one}*") for one in paths), source
+    for one in paths:
+        assert list(ROOT.glob(one)), one
+
+
+def test_nothing_is_published_before_the_tag_and_the_tests_are_checked():
+    release = load(ROOT / ".github/workflows/release.yml")["jobs"]
+    assert (release["publish"]["needs"], release["wheels"]["needs"]) == ("wheels", "check")
+    checkout, *_ = release["check"]["steps"]
+    assert checkout["with"]["fetch-depth"] == "0"  # check_release.py looks at the tag before
+    lines = [step.get("run", "") for step in release["check"]["steps"]]
+    assert 'python .github/check_release.py "$GITHUB_REF_NAME"' in lines
+    fork = load(ROOT / ".github/workflows/test.yml")["jobs"]["fork"]["steps"]
+    pytest_lines = [step["run"] for step in fork if "pytest" in step.get("run", "")]
+    assert pytest_lines and set(pytest_lines) <= set(lines)
 
 
 def pythons() -> list[str]:

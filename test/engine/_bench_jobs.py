@@ -4,10 +4,11 @@ import contextlib
 import io
 import os
 import signal
+import sys
 import threading
 
-from sglang_ic.bench import cli
-from sglang_ic.bench.session import Session
+from sglang_ic.bench import cli, launch
+from sglang_ic.bench.runner import Runner
 
 
 def client(
@@ -15,28 +16,51 @@ def client(
     interrupt_in_block: int | None = None,
     delay_sec: float = 0.0,
     pid: int | None = None,
+    number: int = signal.SIGINT,
+    mock_flags: dict[str, list[str]] | None = None,
 ) -> dict:
     """`python -m sglang_ic.bench` with `argv`: exit code and what it printed.
 
     Args:
-        interrupt_in_block: send a Ctrl-C `delay_sec` after that block (from 1) began.
+        interrupt_in_block: send a signal `delay_sec` after that block (from 1) began.
         pid: of the process that gets it; this one by default.
+        number: of the signal.
+        mock_flags: of the mock server that is started for each arm in place of SGLang.
     """
-    measure, begun = Session._measure, []
+    measure, begun = Runner.measure, []
 
-    def counted(session, *args):
+    def counted(runner, *args):
         begun.append(args)
         if len(begun) == interrupt_in_block:
-            alarm = threading.Timer(delay_sec, os.kill, (pid or os.getpid(), signal.SIGINT))
+            alarm = threading.Timer(delay_sec, os.kill, (pid or os.getpid(), number))
             alarm.daemon = True
             alarm.start()
-        return measure(session, *args)
+        return measure(runner, *args)
 
-    Session._measure = counted
+    def mock_command(arm, *, port, **_):
+        words = [sys.executable, "-m", "sglang_ic.bench.mock_server", "--port", str(port)]
+        return [*words, *mock_flags[arm.name]]
+
+    Runner.measure = counted
+    if mock_flags is not None:
+        launch.command = mock_command
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = cli.main(argv)
     return {"code": code, "out": out.getvalue(), "err": err.getvalue()}
+
+
+def auth_headers(environments: list[dict[str, str]]) -> list[list[dict]]:
+    """(ours, upstream's) headers for each environment."""
+    from sglang_ic.bench import endpoint, upstream
+
+    told = []
+    for variables in environments:
+        for name in ("OPENAI_API_KEY", "API_KEY"):
+            os.environ.pop(name, None)
+        os.environ.update(variables)
+        told.append([endpoint.auth_headers(), upstream.serving().get_auth_headers()])
+    return told
 
 
 def prompts(folder: str, scenario: str, seeds: list[int]) -> list[list]:

@@ -5,10 +5,13 @@ requests and times them. What it lacks is here: several servers ("arms") compare
 traffic, in interleaved rounds, with a control arm that shows the noise floor; scenarios as files;
 ratios with intervals; and a report.
 
-    cli -> session -> fleet, servers, endpoint start arms, ask them who they are
-                   -> traffic, load, upstream  upstream's datasets and its load generator
-           scenario, arms, schedule, record    plain values and decisions, no I/O
-           metrics, compare                    what the numbers mean
-           document -> markdown, html, charts  how they look
-    mock_server                                a server with known latencies, to test all of this
+    cli, options -> session -> fleet, servers, endpoint   start arms, ask them who they are
+                            -> runner, calibrate          what one block takes
+                            -> traffic, load, recorder    upstream's datasets and load generator
+                            -> plan                       what is given, and what was measured
+           scenario, arms, schedule, record               plain values and decisions, no I/O
+           metrics, compare                               what the numbers mean
+    output -> document -> markdown, html, charts          how they look
+    interrupts                                            no signal leaves a server or half a report
+    mock_server                                           a server with known latencies, for tests
 """

@@ -84,13 +84,13 @@ def command(
     model: str,
     port: int,
     flags: list[str],
-    cpu_flags: list[str],
+    stock_flags: list[str],
 ) -> list[str]:
     """The command line that serves `arm`; loopback only.
 
     Args:
         flags: what the user gives to every server.
-        cpu_flags: what upstream's own server needs on a CPU; ours adds them itself.
+        stock_flags: what upstream's own server needs here; ours adds them itself.
 
     Raises:
         ArmError: `stock` without an interpreter that has upstream's SGLang.
@@ -102,4 +102,4 @@ def command(
         return [python, "-m", "sglang_ic.launch_server", *where, *pattern, *flags]
     if stock_python is None:
         raise ArmError("arm 'stock' needs an interpreter: run `make stock` or give --stock-python")
-    return [stock_python, "-m", "sglang.launch_server", *where, *flags, *cpu_flags]
+    return [stock_python, "-m", "sglang.launch_server", *where, *flags, *stock_flags]

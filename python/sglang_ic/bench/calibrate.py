@@ -48,6 +48,23 @@ def key(point: Point) -> str:
     return f"{point.scenario}: prompts of {lengths} tokens"
 
 
+def warm_ups(point: Point) -> list[Point]:
+    """Closed loops that every arm runs before `point` is measured, one request for each place.
+
+    The reference also calibrates, with many at a time. So that it is not the only one to have met
+    such batches before, every arm is warmed with as many where a point needs that.
+    """
+    places = [] if point.concurrency is None else [min(point.requests, point.concurrency)]
+    if point.concurrency is None or point.is_relative:
+        places.append(CAPACITY_CONCURRENCY)
+    return [
+        dataclasses.replace(
+            point, label=f"{num} at a time", requests=num, concurrency=num, rate=None, objective=()
+        )
+        for num in places
+    ]
+
+
 def calibrate(point: Point, send: Send) -> Calibration:
     """Measure with one request at a time, then with many.
 

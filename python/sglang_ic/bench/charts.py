@@ -120,8 +120,8 @@ def _request_times(document: dict[str, Any], key: str, arm: str) -> tuple[list[f
         if request["error"] is None
     ]
     ttft = [request["ttft_sec"] * 1e3 for request in good]
-    itl = [1e3 * float(np.mean(request["itl_sec"])) for request in good if request["itl_sec"]]
-    return ttft, itl
+    itl = [request["mean_itl_sec"] for request in good]
+    return ttft, [1e3 * value for value in itl if value is not None]
 
 
 def _png(figure: Figure) -> bytes:

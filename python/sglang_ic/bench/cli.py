@@ -4,123 +4,56 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import functools
-import json
 import shlex
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sglang_ic.bench import arms, launch, scenario_file
+from sglang_ic.bench import arms, launch, options, output, scenario_file
+from sglang_ic.bench.interrupts import LastingStream, interruptible, uninterrupted
 from sglang_ic.bench.scenario import Scenario
 from sglang_ic.bench.scenario_file import ScenarioError
-from sglang_ic.bench.servers import ServerError, uninterrupted
-from sglang_ic.fork.files import write_atomic
+from sglang_ic.bench.servers import ServerError
+from sglang_ic.command_line import (
+    EXIT_INTERRUPTED,
+    EXIT_REFUSED,
+    masked,
+    split_server_arguments,
+)
 
 # A link to benchmark/scenarios in a checkout, the files themselves in an installed package.
 SCENARIOS = Path(__file__).with_name("scenarios")
-INTERRUPTED = 130  # what a shell gives a process that Ctrl-C ended
-
-EPILOG = """\
-arms:
-  full                    our server, every layer Full      (the first arm is the reference)
-  1/4=FILE                our server with --index-cache-pattern FILE
-  preset:glm-5-1/4        the same, any pattern text; it is its own name
-  stock                   upstream's server (see --stock-python)
-  NAME=http://HOST:PORT   a server that already runs
-
-everything after -- goes to every server that is started:
-  python -m sglang_ic.bench --arm full --arm 1/4=preset:glm-5-1/4 \\
-      --model-path zai-org/GLM-5 --scenario cold-long -- --tp 8
-  python -m sglang_ic.bench --arm full --arm 1/4=pattern.json --scale 0.02 --rounds 2
-"""
-
-
-def parser() -> argparse.ArgumentParser:
-    """Defaults are in the help of each flag."""
-    made = argparse.ArgumentParser(
-        prog="python -m sglang_ic.bench",
-        description="What does IndexCache do for my traffic? Compares servers under the same load.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = functools.partial(made.add_argument)
-    add("--arm", action="append", default=[], metavar="ARM", help="what to compare, see below")
-    add(
-        "--no-control",
-        action="store_true",
-        help="leave out the second measurement of the first arm",
-    )
-    add(
-        "--scenario",
-        action="append",
-        default=[],
-        metavar="NAME|FILE",
-        help="default: every bundled one",
-    )
-    add(
-        "--scale",
-        type=float,
-        default=1.0,
-        help="times every length in tokens; default: %(default)g",
-    )
-    add("--requests", type=int, help="of each load and round, instead of the scenario's own")
-    add("--rounds", type=int, default=3, help="of all arms, interleaved; default: %(default)s")
-    add("--seed", type=int, default=1, help="of prompts and arrivals; default: %(default)s")
-    add("--model-path", help="for servers that are started; default: the bundled model")
-    add("--tokenizer", metavar="PATH", help="default: what the first arm's server names")
-    add("--stock-python", metavar="PATH", help="interpreter of arm stock; default: .venv-stock")
-    add(
-        "--servers",
-        choices=("together", "one-at-a-time"),
-        help="keep all up, or one; default: together on a CPU, else one-at-a-time",
-    )
-    add(
-        "--output",
-        type=Path,
-        default=Path("bench-report"),
-        metavar="DIR",
-        help="default: %(default)s",
-    )
-    return made
+NOTHING = "error: stopped before anything was measured"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code: 0; 1 if a request failed or an arm was given up; 2 for a mistake; 130."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    own, flags = _split(argv)
-    made = parser()
-    args = made.parse_args(own)
-    from sglang_ic.bench.endpoint import EndpointError
-    from sglang_ic.bench.fleet import SessionError
+    own, flags = split_server_arguments(argv)
+    args = options.parser().parse_args(own)
+    from sglang_ic.bench.session import EXPECTED
 
-    # A SIGTERM must stop the servers and keep what was measured, as a Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        return _measure(args, flags, f"python -m sglang_ic.bench {shlex.join(argv)}")
-    except (arms.ArmError, ScenarioError, SessionError, EndpointError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        with interruptible():
+            command = f"python -m sglang_ic.bench {shlex.join(masked(argv))}"
+            return _measure(args, flags, command)
     except ServerError as error:
         print(f"error: {error}\n{error.tail}", file=sys.stderr)
+    except (arms.ArmError, ScenarioError, output.OutputError, *EXPECTED) as error:
+        print(f"error: {error}", file=sys.stderr)
     except KeyboardInterrupt:
-        print("error: stopped before anything was measured", file=sys.stderr)
-        return INTERRUPTED
-    return 2
-
-
-def _split(argv: list[str]) -> tuple[list[str], list[str]]:
-    """Our arguments, and what follows -- for the servers."""
-    place = argv.index("--") if "--" in argv else len(argv)
-    return argv[:place], argv[place + 1 :]
+        print(NOTHING, file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return EXIT_REFUSED
 
 
 def _measure(args: argparse.Namespace, flags: list[str], command: str) -> int:
     from tqdm import tqdm
 
     from sglang_ic.bench import document
-    from sglang_ic.bench.session import Plan, Session
+    from sglang_ic.bench.plan import Plan
+    from sglang_ic.bench.session import Session
 
     compared = arms.parse_all(args.arm, control=not args.no_control)
     scenarios = _scenarios(args)
@@ -133,18 +66,19 @@ def _measure(args: argparse.Namespace, flags: list[str], command: str) -> int:
         flags=flags,
         logs=args.output / "logs",
     )
-    together = args.servers == "together" if args.servers else on_cpu
+    output.prepare(args.output)
     plan = Plan(
         arms=tuple(compared),
         points=tuple(point for one in scenarios for point in one.points),
         rounds=args.rounds,
         seed=args.seed,
-        together=together,
+        together=args.servers == "together" if args.servers else on_cpu,
         tokenizer=args.tokenizer,
         launch=start,
     )
     with tqdm(
         total=plan.expected_tokens,
+        file=LastingStream(sys.stderr),
         unit="tok",
         unit_scale=True,
         mininterval=0.5 if sys.stderr.isatty() else 30,
@@ -154,28 +88,34 @@ def _measure(args: argparse.Namespace, flags: list[str], command: str) -> int:
     ) as bar:
         started = _now()
         result = Session(plan, bar).run()
-    if not any(block.is_whole for block in result.blocks):
-        print("error: stopped before anything was measured", file=sys.stderr)
-        return INTERRUPTED if result.interrupted else 2
+    if not result.blocks:
+        print(NOTHING, file=sys.stderr)
+        return EXIT_INTERRUPTED if result.interrupted else EXIT_REFUSED
     with uninterrupted():
-        settings = {**vars(args), "output": str(args.output), "server_flags": flags}
-        settings["servers"] = "together" if together else "one-at-a-time"
-        told = document.build(
-            plan,
-            scenarios,
-            result,
-            command=command,
-            settings={
-                key: document.shown(value) if isinstance(value, str) else value
-                for key, value in settings.items()
-            },
-            started_at=started,
-            finished_at=_now(),
+        output.save(
+            args.output,
+            result.blocks,
+            lambda: document.build(
+                plan,
+                scenarios,
+                result,
+                command=command,
+                settings=_settings(args, flags, plan.together),
+                started_at=started,
+                finished_at=_now(),
+            ),
         )
-        _write(args.output, told)
-    if result.interrupted:
-        return INTERRUPTED
-    return int(bool(result.retired) or any(r.error for b in result.blocks for r in b.requests))
+    return EXIT_INTERRUPTED if result.interrupted else int(not result.is_clean)
+
+
+def _settings(args: argparse.Namespace, flags: list[str], together: bool) -> dict[str, Any]:
+    """Every value of the command line, defaults included, without keys and private folders."""
+    from sglang_ic.bench.document import shown
+
+    told = {**vars(args), "output": str(args.output)}
+    told["servers"] = "together" if together else "one-at-a-time"
+    told = {key: shown(value) if isinstance(value, str) else value for key, value in told.items()}
+    return {**told, "server_flags": masked(flags)}
 
 
 def _scenarios(args: argparse.Namespace) -> list[Scenario]:
@@ -193,27 +133,11 @@ def _scenarios(args: argparse.Namespace) -> list[Scenario]:
         paths.append(bundled.get(name) or Path(name))
     if not paths:
         raise ScenarioError(f"no --scenario, and none in {SCENARIOS}: give a file")
+    names = [path.stem for path in paths]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ScenarioError(f"two scenarios are called {twice[0]!r}: rename a file")
     return [scenario_file.read(path, scale=args.scale, requests=args.requests) for path in paths]
-
-
-def _write(folder: Path, told: dict[str, Any]) -> None:
-    from sglang_ic.bench import charts, html, markdown
-
-    images = charts.charts(told)
-    files = {
-        "report.json": json.dumps(told) + "\n",
-        "report.md": markdown.report(told),
-        "report.html": html.report(told, images),
-    }
-    for name, text in files.items():
-        write_atomic(folder / name, text.encode())
-    for name, data in images.items():
-        write_atomic(folder / f"{name}.png", data)
-    print("\n".join(markdown.table(*markdown.ratio_rows(told))))
-    for point in told["points"]:
-        for line in markdown.error_lines(point):
-            print(f"{point['key']}: {line}", file=sys.stderr)
-    print(f"report: {folder / 'report.html'} (and .md, .json, {len(images)} PNG)")
 
 
 def _now() -> str:

@@ -158,7 +158,10 @@ def _block(block: Measured) -> dict[str, Any]:
         for field in dataclasses.fields(block)
         if field.name != "requests"
     }
-    requests = [_plain(dataclasses.asdict(request)) for request in block.requests]
+    requests = [
+        _plain({**dataclasses.asdict(request), "mean_itl_sec": request.mean_itl_sec})
+        for request in block.requests
+    ]
     return {**fields, "requests": requests}
 
 

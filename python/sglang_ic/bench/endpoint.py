@@ -1,17 +1,21 @@
 """Questions to a server over HTTP: which model it serves, how far, and what its indexers did.
 
-The counters come from `GET /index_cache`, which holds the same totals as `/metrics` and needs no
-`--enable-metrics`; a server without that route (upstream's own) has none, and says so by `None`.
+The counters come from `GET /index_cache`, which needs no `--enable-metrics`, or from the same
+totals in `GET /metrics`, where only that is let through. A server without either (upstream's own)
+has none, and says so by `None`.
 """
 
 from __future__ import annotations
 
+import os
+import re
 from dataclasses import dataclass
 from typing import Any
 
 import requests
 
 TIMEOUT_SEC = 60
+METRIC = "sglang:index_cache_indexer_{}_total"
 
 
 class EndpointError(RuntimeError):
@@ -63,39 +67,78 @@ def identify(url: str) -> Identity:
 
 
 def indexer_counts(url: str) -> tuple[int, int] | None:
-    """Indexer layer-passes (run, skipped) since the server started, over all its schedulers."""
+    """Indexer layer-passes (run, skipped) since the server started, over all its schedulers.
+
+    Raises:
+        EndpointError: it does not answer, or not with counts.
+    """
     info = _get(url, "/index_cache", optional=True)
     if info is None:
+        return _counts_of_metrics(url)
+    try:
+        schedulers = info.get("schedulers", [info])
+        return (
+            sum(one["indexer_run_total"] for one in schedulers),
+            sum(one["indexer_skipped_total"] for one in schedulers),
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        said = f"{type(error).__name__}: {error}"
+        raise EndpointError(
+            f"{url}/index_cache does not hold the indexers' counts ({said})"
+        ) from error
+
+
+def _counts_of_metrics(url: str) -> tuple[int, int] | None:
+    """The two counters of `/metrics`, summed over their labels; None if one is not there."""
+    answer = _ask(url, "/metrics")
+    if answer.status_code != 200:
+        return None  # no --enable-metrics
+    found = [
+        re.findall(rf"^{METRIC.format(name)}(?:{{.*}})? (\S+)", answer.text, re.MULTILINE)
+        for name in ("run", "skipped")
+    ]
+    if not all(found):
         return None
-    schedulers = info.get("schedulers", [info])
-    return (
-        sum(one["indexer_run_total"] for one in schedulers),
-        sum(one["indexer_skipped_total"] for one in schedulers),
-    )
+    run, skipped = (sum(int(float(value)) for value in values) for values in found)
+    return run, skipped
 
 
 def is_ready(url: str) -> bool:
     """Whether the server has loaded its model and generates."""
     try:
-        return requests.get(url + "/health_generate", timeout=TIMEOUT_SEC).status_code == 200
-    except requests.RequestException:
+        return _ask(url, "/health_generate").status_code == 200
+    except EndpointError:
         return False
+
+
+def auth_headers() -> dict[str, str]:
+    """The key from the environment, as upstream's load generator sends it with every request."""
+    if key := os.environ.get("OPENAI_API_KEY"):
+        return {"Authorization": f"Bearer {key}"}
+    if key := os.environ.get("API_KEY"):
+        return {"Authorization": key}
+    return {}
 
 
 def _get(url: str, path: str, *, optional: bool = False) -> Any:
     """The JSON answer of a route; None if `optional` and the server has no such route."""
-    try:
-        answer = requests.get(url + path, timeout=TIMEOUT_SEC)
-    except requests.RequestException as error:
-        raise EndpointError(f"{url} does not answer ({reason(error)})") from error
+    answer = _ask(url, path)
     if answer.status_code == 404 and optional:
         return None
     if answer.status_code != 200:
-        raise EndpointError(f"{url}{path} answers {answer.status_code} {answer.reason}")
+        hint = ": set OPENAI_API_KEY to its key" if answer.status_code == 401 else ""
+        raise EndpointError(f"{url}{path} answers {answer.status_code} {answer.reason}{hint}")
     try:
         return answer.json()
     except ValueError as error:
         raise EndpointError(f"{url}{path} does not answer in JSON: is it SGLang?") from error
+
+
+def _ask(url: str, path: str) -> requests.Response:
+    try:
+        return requests.get(url + path, headers=auth_headers(), timeout=TIMEOUT_SEC)
+    except requests.RequestException as error:
+        raise EndpointError(f"{url} does not answer ({reason(error)})") from error
 
 
 def reason(error: Exception) -> str:

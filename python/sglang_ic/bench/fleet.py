@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from sglang_ic.bench import endpoint
 from sglang_ic.bench.arms import Arm
 from sglang_ic.bench.endpoint import Identity
-from sglang_ic.bench.servers import LaunchedServer, uninterrupted
+from sglang_ic.bench.interrupts import uninterrupted
+from sglang_ic.bench.servers import LaunchedServer, ServerError
 
 
 class SessionError(ValueError):
@@ -63,10 +64,15 @@ class Fleet:
             self._meet(name)
 
     def ensure_up(self, name: str) -> None:
-        """Start the server of an arm after stopping the others, unless it is up."""
+        """Start the server of an arm after stopping the others, unless it is up.
+
+        Raises:
+            EndpointError, ServerError, SessionError: as `start`, or another cannot be ended.
+        """
         arm = self._arms[name]
         if arm.url is None and name not in self._up:
-            self.stop()
+            for error in self.stop().values():
+                raise error
             self._start(arm)
             self._up[name].wait_until_ready()
             self._meet(name)
@@ -84,13 +90,17 @@ class Fleet:
         others = [server for arm, server in self._up.items() if arm != name]
         return sum(server.cpu_sec() for server in others) if others else None
 
-    def stop(self) -> None:
-        """End every server that is up."""
+    def stop(self) -> dict[str, ServerError | OSError]:
+        """End every server that is up; what could not be ended stays up, and is told by arm."""
+        failed: dict[str, ServerError | OSError] = {}
         with uninterrupted():
-            while self._up:
-                name = next(iter(self._up))
-                self._up[name].stop()
-                del self._up[name]
+            for name in list(self._up):
+                try:
+                    self._up[name].stop()
+                    del self._up[name]
+                except (ServerError, OSError) as error:
+                    failed[name] = error  # the others must end all the same
+        return failed
 
     def _start(self, arm: Arm) -> None:
         with uninterrupted():
@@ -98,7 +108,7 @@ class Fleet:
         self.num_starts[arm.name] += 1
 
     def _meet(self, name: str) -> None:
-        self.identities[name] = identity = endpoint.identify(self.url(name))
+        identity = endpoint.identify(self.url(name))
         for other, known in self.identities.items():
             if known.model != identity.model:
                 raise SessionError(
@@ -106,3 +116,4 @@ class Fleet:
                     f"{known.model!r}: compare one model, and give its servers one "
                     "--served-model-name"
                 )
+        self.identities[name] = identity

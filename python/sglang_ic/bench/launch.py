@@ -18,6 +18,9 @@ STOCK_PYTHON = CHECKOUT / ".venv-stock" / "bin" / "python"
 # Take the place of upstream's two GPU-only packages when its wheel runs on a CPU.
 STANDINS = CHECKOUT / "test" / "standins"
 
+# What the client decides itself, for every server.
+OWN_FLAGS = ("--host", "--port", "--model-path", "--index-cache-pattern")
+
 Launch = Callable[[Arm], LaunchedServer]
 
 
@@ -37,12 +40,19 @@ def launcher(
         flags: of every server.
 
     Raises:
-        ArmError: `stock` without an interpreter.
+        ArmError: `stock` without an interpreter, or a flag that is not the user's to give.
     """
     if all(arm.url for arm in arms):
         return True, None
+    own = [flag for flag in OWN_FLAGS if arguments.has_flag(flags, flag)]
+    if own:
+        raise ArmError(
+            f"{own[0]} after --: servers get theirs from the client; use --model-path before --, "
+            "and --arm NAME=PATTERN"
+        )
     model = model or str(bundled_model())
     on_cpu = arguments.wants_cpu(flags)
+    is_bundled = model == str(bundled_model())
     if stock_python is None and STOCK_PYTHON.exists():
         stock_python = str(STOCK_PYTHON)
     if stock_python is not None and shutil.which(stock_python) is None:
@@ -57,11 +67,15 @@ def launcher(
             model=model,
             port=free_port(taken),
             flags=flags,
-            cpu_flags=_missing(flags) if on_cpu else [],
+            stock_flags=_missing(flags, on_cpu=on_cpu, is_bundled=is_bundled),
         )
 
     def launch(arm: Arm) -> LaunchedServer:
-        environment = stock_environment() if arm.kind == "stock" and on_cpu else {}
+        environment = {}
+        if arm.kind == "stock" and on_cpu:
+            environment = stock_environment()
+        elif arm.kind == "stock" and is_bundled:
+            environment = arguments.BUNDLED_CUDA_ENVIRONMENT
         log = logs / (arm.name.replace("/", "-").replace(" ", "-") + ".log")
         return LaunchedServer(arm.name, words(arm), environment, log)
 
@@ -82,6 +96,7 @@ def stock_environment() -> dict[str, str]:
     }
 
 
-def _missing(flags: list[str]) -> list[str]:
-    """The CPU's flags that the user did not type."""
-    return arguments.with_defaults(flags, arguments.CPU_FLAGS)[len(flags) :]
+def _missing(flags: list[str], *, on_cpu: bool, is_bundled: bool) -> list[str]:
+    """What our server adds by itself and the user did not type."""
+    added = arguments.CPU_FLAGS if on_cpu else arguments.BUNDLED_CUDA_FLAGS if is_bundled else {}
+    return arguments.with_defaults(flags, added)[len(flags) :]

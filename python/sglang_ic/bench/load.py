@@ -2,9 +2,9 @@
 
 It opens the connections, keeps the concurrency or draws the Poisson arrivals, reads the streams
 and takes the times. It is called in this process, on rows made beforehand, so that nothing differs
-between arms but the URL. Its request function is looked up in its own table, where a recorder
-around it keeps each finished request: upstream returns only a summary, at the end, and raises on a
-block without a single success.
+between arms but the URL. A recorder around its request function keeps each finished request:
+upstream returns only a summary, at the end, and raises on a block without a single success, or
+when the server has gone by then.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import asyncio
 import contextlib
 import gc
 import os
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,10 +21,10 @@ import requests
 
 from sglang_ic.bench import upstream
 from sglang_ic.bench.endpoint import EndpointError, reason
-from sglang_ic.bench.record import Request, error_kind
+from sglang_ic.bench.record import Request
+from sglang_ic.bench.recorder import CHAT, NATIVE, recorded
 from sglang_ic.bench.upstream import quiet
 
-NATIVE, CHAT = "sglang", "sglang-oai-chat"
 PATHS = {NATIVE: "/generate", CHAT: "/v1/chat/completions"}
 
 
@@ -50,7 +49,8 @@ def run_block(
         tokens: the tokenizer that upstream counts answer tokens with.
 
     Raises:
-        EndpointError: the server does not answer before the first request.
+        EndpointError: the server does not answer before the first request, or any more after the
+            last one. Every request that ended has been handed over by then.
     """
     import numpy as np
 
@@ -58,14 +58,14 @@ def run_block(
     backend = CHAT if is_chat else NATIVE
     serving.set_global_args(_arguments(backend))
     np.random.seed(seed % 2**32)
-    done = 0
+    num_ok = 0
 
     def count(request: Request) -> None:
-        nonlocal done
-        done += request.ok
+        nonlocal num_ok
+        num_ok += request.ok
         on_request(request)
 
-    with _recorded(serving, backend, count), _steady(), quiet():
+    with recorded(serving, backend, count), _steady(), quiet():
         try:
             serving.flush_server_cache(url, backend)
         except requests.RequestException as error:
@@ -90,10 +90,12 @@ def run_block(
                     warmup_requests=0,  # arms are warmed by a block of other prompts
                 )
             )
-        except (ValueError, IndexError, OSError):
-            # Upstream's summary has no answer for a block in which nothing succeeded, and asks a
-            # server that may be gone; each request has been recorded with its own error by then.
-            if done:
+        except OSError as error:  # its last question, after all requests, finds no server
+            raise EndpointError(f"{url} was lost during a block ({reason(error)})") from error
+        except (ValueError, IndexError):
+            # Upstream's summary has no answer for a block in which nothing succeeded; each request
+            # has been recorded with its own error by then.
+            if num_ok:
                 raise
 
 
@@ -125,26 +127,6 @@ def _arguments(backend: str) -> argparse.Namespace:
 
 
 @contextlib.contextmanager
-def _recorded(serving: Any, backend: str, keep: Callable[[Request], None]) -> Iterator[None]:
-    """Put a recorder around upstream's request function for one block."""
-    original = serving.ASYNC_REQUEST_FUNCS[backend]
-    begin = time.perf_counter()
-
-    async def send(request_func_input: Any, pbar: Any = None) -> Any:
-        start = time.perf_counter()
-        output = await original(request_func_input=request_func_input, pbar=pbar)
-        end = time.perf_counter()
-        keep(_request(request_func_input, output, start - begin, end - begin, backend == CHAT))
-        return output
-
-    serving.ASYNC_REQUEST_FUNCS[backend] = send
-    try:
-        yield
-    finally:
-        serving.ASYNC_REQUEST_FUNCS[backend] = original
-
-
-@contextlib.contextmanager
 def _steady() -> Iterator[None]:
     """No pause for garbage: with torch in the process a full collection takes longer than a token,
     so what lives now is left out of it."""
@@ -154,33 +136,3 @@ def _steady() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
-
-
-def _request(sent: Any, output: Any, start: float, end: float, is_chat: bool) -> Request:
-    """Upstream's `RequestFuncInput` and `RequestFuncOutput` as a record."""
-    replies = [one for one in sent.prompt if isinstance(one, dict) and one["role"] == "assistant"]
-    error = error_kind(
-        success=output.success,
-        error=output.error,
-        ttft_sec=output.ttft,
-        output_tokens=output.output_len,
-        wanted_tokens=sent.output_len,
-        after_failure=any(not reply["content"] for reply in replies),
-    )
-    return Request(
-        index=int(sent.timestamp),
-        turn=len(replies),
-        start_sec=start,
-        end_sec=end,
-        wanted_tokens=sent.output_len,
-        prompt_tokens=output.prompt_len,
-        output_tokens=output.output_len if error is None else 0,
-        cached_tokens=output.cached_tokens,
-        ttft_sec=output.ttft if error is None else None,
-        e2e_sec=output.latency if error is None else None,
-        itl_sec=tuple(output.itl) if error is None else (),
-        # The native stream counts its tokens; upstream spreads a gap over those of one piece.
-        first_tokens=None if error or is_chat else output.output_len - len(output.itl),
-        error=error,
-        error_text="" if error is None else output.error[-500:],
-    )

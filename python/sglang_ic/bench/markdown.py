@@ -11,14 +11,17 @@ from sglang_ic.bench.compare import CONFIDENCE
 # Ratios that a reader sees: key, heading.
 RATIOS = (
     ("ttft_p50", "TTFT p50"),
-    ("itl_p50", "ITL p50"),
+    ("itl_p50", "mean ITL p50"),
     ("e2e_p50", "end to end p50"),
     ("output_tokens_per_sec", "output throughput"),
 )
+# A percentile bootstrap over so few rounds covers less than it says.
+FEW_ROUNDS = 8
 ABSOLUTE = (
     "arm",
     "ok / sent",
     "TTFT p50 / p90 / p99 ms",
+    "mean ITL p50 ms",
     "ITL p50 / p90 / p99 ms",
     "end to end p50 / p99 ms",
     "in / out tok/s",
@@ -82,16 +85,23 @@ def notes(document: dict[str, Any]) -> list[str]:
             f"{late} answers showed their first text only after several tokens: their TTFT holds "
             "decode steps."
         )
-    if not document["hardware"]["gpus"]:
+    if not document["hardware"]["gpus"] and not _has_running_servers(document):
         found.append("Measured without a GPU: read the ratios, not the milliseconds.")
     return found
 
 
+def _has_running_servers(document: dict[str, Any]) -> bool:
+    """Whether an arm is a URL: nobody knows here what machine serves it."""
+    return any(arm["url"] for arm in document["arms"])
+
+
 def hardware_line(document: dict[str, Any]) -> str:
+    """The machine of the client, which is the servers' too if it started them."""
     hardware = document["hardware"]
     memory = f"{hardware['memory_bytes'] / 2**30:.0f} GiB"
     parts = [f"{hardware['num_cores']} cores of {hardware['cpu']}", memory, *hardware["gpus"]]
-    return ", ".join(parts)
+    where = "client on " if _has_running_servers(document) else ""
+    return where + ", ".join(parts)
 
 
 def versions_line(document: dict[str, Any]) -> str:
@@ -104,10 +114,16 @@ def ratio_caption(document: dict[str, Any]) -> str:
         f"; {again} is the reference's own configuration, measured a second time, so what it "
         "differs from 1 is noise."
     )
+    num_rounds = document["settings"]["rounds"]
+    few = (
+        f" {num_rounds} rounds are few for an interval, which is then too narrow: believe what is "
+        "well outside the control's."
+    )
     return (
-        "Above 1 the arm is better than the reference. In brackets the "
-        f"{CONFIDENCE:.0%} bootstrap interval"
+        "Above 1 the arm is better than the reference; mean ITL is that of a request. In brackets "
+        f"the {CONFIDENCE:.0%} bootstrap interval"
         + (control if again in {arm["name"] for arm in document["arms"]} else ".")
+        + (few if num_rounds < FEW_ROUNDS else "")
     )
 
 
@@ -148,7 +164,10 @@ def point_caption(point: dict[str, Any]) -> str:
     rate = point["rate_per_sec"]
     told = [f"{point['requests']} requests a round"]
     if point["traffic"][0]["turns"] > 1:
-        told = [f"{point['requests']} sessions of {point['traffic'][0]['turns']} turns a round"]
+        told = [
+            f"{point['requests']} sessions of {point['traffic'][0]['turns']} turns a round",
+            "later turns hold the arm's own answers",
+        ]
     if isinstance(rate, float):
         told.append(f"Poisson arrivals at {rate:.3g} per second")
     told += [f"goodput counts {limits}"] if limits else []
@@ -170,6 +189,7 @@ def _absolute(one: dict[str, Any]) -> list[str]:
     return [
         f"{one['num_ok']} / {one['num_sent']}",
         of("ttft_ms", "p50", "p90", "p99"),
+        of("mean_itl_ms", "p50"),
         of("itl_ms", "p50", "p90", "p99"),
         of("e2e_ms", "p50", "p99"),
         " / ".join(_number(value) for value in per_sec) if None not in per_sec else "none",

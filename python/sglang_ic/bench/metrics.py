@@ -37,6 +37,9 @@ def summarize(blocks: Sequence[Measured], objective: dict[str, float]) -> dict[s
         "window_sec": window_sec,
         "ttft_ms": distribution([request.ttft_sec * 1e3 for request in good]),
         "itl_ms": distribution([itl * 1e3 for request in good for itl in request.itl_sec]),
+        "mean_itl_ms": distribution(
+            [one.mean_itl_sec * 1e3 for one in good if one.mean_itl_sec is not None]
+        ),
         "e2e_ms": distribution([request.e2e_sec * 1e3 for request in good]),
         "requests_per_sec": _rate(len(good), window_sec),
         "input_tokens_per_sec": _rate(inputs, window_sec),

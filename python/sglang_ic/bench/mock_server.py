@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import socket
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,11 +23,13 @@ MODEL = "mock"
 
 
 class MockServer(ThreadingHTTPServer):
-    """Answers on loopback until shut down; `stop_after` ends an answer early, `fail` refuses it.
+    """Answers on loopback until shut down, and can go wrong in the ways that servers do.
 
     Args:
         stop_after: tokens after which the connection is closed in mid-answer.
+        error_after: tokens after which a chat goes on with an error event, its status being sent.
         fail: answer every n-th request with status 500; 0 for none.
+        exit_after: requests after which the process ends instead of answering.
     """
 
     daemon_threads = True
@@ -42,13 +45,16 @@ class MockServer(ThreadingHTTPServer):
         tokenizer: str | None = None,
         model: str = MODEL,
         stop_after: int | None = None,
+        error_after: int | None = None,
         fail: int = 0,
+        exit_after: int | None = None,
     ) -> None:
         if itl_ms < MIN_ITL_MS:
             raise ValueError(f"itl_ms {itl_ms:g}: use at least {MIN_ITL_MS:g}")
         self.ttft_sec, self.itl_sec = ttft_ms / 1e3, itl_ms / 1e3
         self.tokenizer, self.model = tokenizer, model
-        self.stop_after, self.fail = stop_after, fail
+        self.stop_after, self.error_after = stop_after, error_after
+        self.fail, self.exit_after = fail, exit_after
         self.num_generated = 0
         super().__init__(("127.0.0.1", port), Handler)
 
@@ -86,6 +92,8 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(200, {})
         elif path in ("/generate", "/v1/chat/completions"):
             self.server.num_generated += 1
+            if self.server.num_generated - 1 == self.server.exit_after:
+                os._exit(0)  # no thread of it says goodbye
             if self.server.fail and self.server.num_generated % self.server.fail == 0:
                 self._answer(500, {"error": "told to fail"})
             else:
@@ -103,6 +111,10 @@ class Handler(BaseHTTPRequestHandler):
         first = arrival + self.server.ttft_sec
         for number in range(length):
             if number == self.server.stop_after:
+                return
+            if chat and number == self.server.error_after:
+                self.wfile.write(_event({"error": {"message": "told to fail"}}))
+                self.wfile.write(b"data: [DONE]\n\n")
                 return
             event = _chat_event(number) if chat else _native_event(number, prompt)
             _sleep_until(first + number * self.server.itl_sec)
@@ -153,18 +165,12 @@ def main() -> None:
     parser.add_argument("--model", default=MODEL, help="the name it gives; default: %(default)s")
     parser.add_argument("--tokenizer", help="folder that it tells clients to take")
     parser.add_argument("--stop-after", type=int, help="hang up after so many tokens")
+    parser.add_argument("--error-after", type=int, help="of a chat: an error after so many tokens")
     parser.add_argument("--fail", type=int, default=0, help="refuse every n-th request")
+    parser.add_argument("--exit-after", type=int, help="end at the request after so many")
     args = parser.parse_args()
     try:
-        server = MockServer(
-            args.port,
-            ttft_ms=args.ttft_ms,
-            itl_ms=args.itl_ms,
-            tokenizer=args.tokenizer,
-            model=args.model,
-            stop_after=args.stop_after,
-            fail=args.fail,
-        )
+        server = MockServer(**vars(args))
     except (ValueError, OSError) as error:
         parser.error(str(error))
     print(server.url, flush=True)

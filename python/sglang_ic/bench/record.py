@@ -50,6 +50,7 @@ def error_kind(
     ttft_sec: float,
     output_tokens: int,
     wanted_tokens: int,
+    is_counted: bool,
     after_failure: bool,
 ) -> str | None:
     """Name what went wrong with a request, or None.
@@ -59,11 +60,15 @@ def error_kind(
 
     Args:
         error: upstream's text, "<reason>: <body>" of an answer or a traceback.
+        is_counted: the server told how many tokens it made. It does so at the end of a chat, and
+            not after an error in mid-stream; upstream then takes the number that it asked for.
     """
     if not success:
         return _kind_of_text(error)
     if ttft_sec <= 0:
         return "no token"
+    if not is_counted:
+        return "stream cut off"
     if output_tokens < wanted_tokens:
         return "short answer"
     return "after a failed turn" if after_failure else None

@@ -87,6 +87,13 @@ def _scenario(name: str, table: dict, scale: float, requests: int | None) -> Sce
             )
     if not points:
         raise ValueError("neither concurrency nor rates: give at least one")
+    labels = [point.label for point in points]
+    twice = [label for label in labels if labels.count(label) > 1]
+    if twice:
+        raise ValueError(
+            f"two loads are called {twice[0]!r}: leave one out, or use a larger --scale if "
+            "shortened lengths have met"
+        )
     return Scenario(name, str(table.get("description", "")), tuple(points))
 
 

@@ -12,12 +12,12 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 
 from sglang_ic.bench.endpoint import is_ready
+from sglang_ic.command_line import masked
 
 START_TIMEOUT_SEC = 1800  # a 700B checkpoint from a cold disk
 STOP_TIMEOUT_SEC = 30
@@ -33,10 +33,14 @@ class ServerError(RuntimeError):
 
 
 class LaunchedServer:
-    """A server process; nothing runs after `stop`, which may be called at any time, twice too."""
+    """A server process; nothing runs after `stop`, which may be called at any time, twice too.
+
+    Attributes:
+        command: as it may be shown, without keys and passwords.
+    """
 
     def __init__(self, name: str, command: list[str], environment: dict[str, str], log: Path):
-        self.name, self.command, self.log = name, command, log
+        self.name, self.command, self.log = name, masked(command), log
         self.url = f"http://127.0.0.1:{command[command.index('--port') + 1]}"
         self.start_sec: float | None = None  # until it answered
         self._begin = time.monotonic()
@@ -83,14 +87,21 @@ class LaunchedServer:
         return total
 
     def stop(self) -> None:
-        """End the process group and wait until every process of it is gone."""
+        """End the process group and wait until every process of it is gone.
+
+        Raises:
+            ServerError: it outlives even a SIGKILL, for example in a driver's call.
+        """
         for number in (signal.SIGTERM, signal.SIGKILL):
             deadline = time.monotonic() + STOP_TIMEOUT_SEC
             while self._signal(number) and time.monotonic() < deadline:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     self._process.wait(0.2)
                 number = 0  # once is enough: from here on only look whether anyone is left
-        self._process.wait(STOP_TIMEOUT_SEC)
+        try:
+            self._process.wait(STOP_TIMEOUT_SEC)
+        except subprocess.TimeoutExpired as error:
+            raise self._error(f"(process {self._process.pid}) cannot be ended") from error
 
     def _signal(self, number: int) -> bool:
         """Signal the group; False if no process of it is left."""
@@ -106,18 +117,6 @@ class LaunchedServer:
             f"the server of arm {self.name!r} {what}; its log is {self.log}",
             "\n".join(lines[-TAIL_LINES:]),
         )
-
-
-@contextlib.contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Ignore a Ctrl-C or SIGTERM for a moment, where it would leave a process or half a report."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def free_port(taken: set[int]) -> int:

@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable
 
 from sglang_ic.bench import document as bench_document
-from sglang_ic.bench.servers import free_port, uninterrupted
+from sglang_ic.bench.interrupts import uninterrupted
+from sglang_ic.bench.servers import free_port
 from sglang_ic.latency import launch
 from sglang_ic.latency.journal import Journal
 from sglang_ic.latency.launch import QuickServer, Stock

@@ -10,7 +10,7 @@ PLACE = dict(
     model="MODEL",
     port=31000,
     flags=["--tp", "8"],
-    cpu_flags=["--device", "cpu"],
+    stock_flags=["--device", "cpu"],
 )
 
 
@@ -51,7 +51,7 @@ def test_names_must_differ_and_one_arm_is_needed():
         parse_all([], control=True)
 
 
-def test_our_server_gets_the_pattern_and_upstreams_gets_cpu_flags():
+def test_our_server_gets_the_pattern_and_upstreams_gets_stock_flags():
     ours = command(parse("1/4=p.json"), **PLACE)
     assert ours[:3] == ["/ours/python", "-m", "sglang_ic.launch_server"]
     assert ours[ours.index("--index-cache-pattern") + 1] == "p.json"

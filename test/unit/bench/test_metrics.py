@@ -24,6 +24,15 @@ def test_a_failed_request_is_counted_by_kind_and_in_no_average(request_of, block
     assert told["itl_ms"]["num"] == 2
 
 
+def test_mean_itl_is_over_tokens_and_itl_over_single_gaps(request_of, block_of):
+    # Two pieces after the first, of 5 tokens in all: 0.5 s over 5 steps, not over 2 gaps.
+    chat = request_of(0, itl=(0.2, 0.3), output_tokens=6)
+    told = summarize([block_of([chat, request_of(1, itl=(0.3, 0.3))])], {})
+    assert told["mean_itl_ms"]["min"] == pytest.approx(100)
+    assert told["mean_itl_ms"]["max"] == pytest.approx(300)
+    assert told["itl_ms"]["mean"] == pytest.approx(275)
+
+
 def test_rates_are_over_the_windows_of_all_blocks(request_of, block_of):
     first = block_of([request_of(0, ttft=1.0, itl=(0.5, 0.5))])  # 2 s, 3 tokens
     second = block_of([request_of(0, ttft=2.0, itl=(1.0, 1.0))], round=1)  # 4 s, 3 tokens

@@ -61,6 +61,23 @@ def test_a_late_token_makes_no_other_late(serve, monkeypatch):
     assert times[4] == pytest.approx(0.6, abs=0.05)
 
 
+def test_a_chat_ends_with_its_usage_unless_told_to_fail(serve):
+    def lines(**kwargs):
+        body = {"messages": [], "max_completion_tokens": 3}
+        url = f"{serve(ttft_ms=0.0, itl_ms=20.0, **kwargs).url}/v1/chat/completions"
+        with urllib.request.urlopen(url, json.dumps(body).encode(), timeout=30) as answer:
+            return [
+                line.decode().removeprefix("data: ") for line in answer.read().splitlines() if line
+            ]
+
+    *tokens, usage, done = lines()
+    assert len(tokens) == 3 and json.loads(usage)["usage"]["completion_tokens"] == 3
+    assert done == "[DONE]"
+    token, error, done = lines(error_after=1)
+    assert "content" in token and "told to fail" in error and done == "[DONE]"
+    assert len(lines(stop_after=2)) == 2
+
+
 def test_itl_below_what_a_machine_keeps_is_refused():
     with pytest.raises(ValueError, match="at least 20"):
         MockServer(0, ttft_ms=100.0, itl_ms=10.0)

@@ -12,6 +12,7 @@ GOOD = dict(
     ttft_sec=0.1,
     output_tokens=8,
     wanted_tokens=8,
+    is_counted=True,
     after_failure=False,
 )
 DISCONNECTED = (
@@ -30,6 +31,7 @@ DISCONNECTED = (
         (dict(success=False, error=""), "unknown"),
         (dict(ttft_sec=0.0), "no token"),
         (dict(output_tokens=7), "short answer"),
+        (dict(is_counted=False), "stream cut off"),
         (dict(after_failure=True), "after a failed turn"),
     ],
 )

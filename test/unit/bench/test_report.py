@@ -82,6 +82,22 @@ def test_both_reports_tell_the_same_numbers(built):
     assert shown.count("data:image/png;base64,") == 3
 
 
+def test_a_running_server_may_have_a_gpu_that_the_client_has_not(built):
+    built["hardware"]["gpus"] = []
+    assert markdown.hardware_line(built).startswith("client on ")
+    assert not [note for note in markdown.notes(built) if "without a GPU" in note]
+    for arm in built["arms"]:
+        arm["url"] = None
+    assert not markdown.hardware_line(built).startswith("client on ")
+    assert [note for note in markdown.notes(built) if "without a GPU" in note]
+
+
+def test_few_rounds_are_called_few(built):
+    assert "1 rounds are few" in markdown.ratio_caption(built)
+    built["settings"]["rounds"] = 20
+    assert "few" not in markdown.ratio_caption(built)
+
+
 def test_a_bar_in_a_cell_does_not_break_the_table():
     lines = markdown.table(["x"], [["a | b"]])
     assert lines == ["| x |", "|---|", "| a \\| b |"]

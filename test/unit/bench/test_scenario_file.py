@@ -95,6 +95,13 @@ def test_scale_shortens_lengths_to_a_floor_and_nothing_else(scenario):
     assert no_prefix.prefix_tokens == 0
 
 
+def test_lengths_that_meet_when_shortened_are_refused(scenario):
+    text = "concurrency = [1]\n" + TRAFFIC.replace("1000", "[1000, 2000]")
+    assert len(scenario(text, scale=0.1).points) == 2
+    with pytest.raises(ScenarioError, match=r"two loads are called '16 tokens.*larger --scale"):
+        scenario(text, scale=0.001)
+
+
 def test_relative_values_become_numbers(scenario):
     text = 'rates = ["80%"]\nobjective = { ttft_ms = "2x", itl_ms = 50 }\n' + TRAFFIC
     point = scenario(text).points[0]
@@ -129,6 +136,7 @@ def test_relative_values_become_numbers(scenario):
         ("concurrency = [1]\n[[traffic]]\nprompt_tokens = []\noutput_tokens = 5\n", "empty"),
         ("requests = 'x'\nconcurrency = [1]\n" + TRAFFIC, "requests 'x'"),
         ("concurrency = [1]\n" + TRAFFIC + "weight = 0\n", "weight"),
+        ("concurrency = [2, 2]\n" + TRAFFIC, "two loads are called '2 at a time'"),
         ("concurrency = [1]\n" + TRAFFIC + "weight = 'a'\n", "weight 'a'"),
     ],
 )

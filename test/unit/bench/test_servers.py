@@ -1,13 +1,11 @@
 """Server processes: whole groups end, and a failure shows the log. Small scripts stand in."""
 
-import os
-import signal
 import sys
 import time
 
 import pytest
 
-from sglang_ic.bench.servers import LaunchedServer, ServerError, free_port, uninterrupted
+from sglang_ic.bench.servers import LaunchedServer, ServerError, free_port
 
 CHILD = "import time; time.sleep(600)"
 # A leader with a child, as SGLang has schedulers; both ignore the first, polite signal if told.
@@ -94,9 +92,21 @@ def test_free_ports_differ():
     assert len(set(ports)) == 20
 
 
-def test_a_ctrl_c_is_ignored_where_it_would_leave_a_process():
-    before = signal.getsignal(signal.SIGINT)
-    with uninterrupted():
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGTERM)
-    assert signal.getsignal(signal.SIGINT) == before
+def test_a_server_that_outlives_every_signal_is_named(start, monkeypatch):
+    """It stands for a process that hangs in a driver: nothing that is sent reaches it."""
+    monkeypatch.setattr("sglang_ic.bench.servers.STOP_TIMEOUT_SEC", 0.3)
+    server = start(LEADER.format(prelude=""))
+    child_of(server)
+    with monkeypatch.context() as patch:
+        patch.setattr(server, "_signal", lambda number: True)
+        with pytest.raises(ServerError, match="arm 'mine' .process .* cannot be ended"):
+            server.stop()
+
+
+def test_a_key_reaches_the_server_and_not_its_command_as_shown(tmp_path):
+    command = [sys.executable, "-c", "import sys; print(sys.argv)", "--port", "1", "--api-key", "k"]
+    server = LaunchedServer("mine", command, {}, tmp_path / "mine.log")
+    assert server.command[-2:] == ["--api-key", "***"]
+    with pytest.raises(ServerError, match="ended with code 0") as error:
+        server.wait_until_ready()
+    assert "'--api-key', 'k'" in error.value.tail
