@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import socket
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -173,6 +174,8 @@ def main() -> None:
         server = MockServer(**vars(args))
     except (ValueError, OSError) as error:
         parser.error(str(error))
+    # Also as a background job of a shell, which starts those with Ctrl-C ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     print(server.url, flush=True)
     try:
         server.serve_forever()
