@@ -1,7 +1,9 @@
 """What the command lines of our tools share: counts, SGLang's own arguments, one-line refusals."""
 
 import argparse
+import shlex
 import sys
+from collections.abc import Sequence
 from typing import NoReturn
 
 EXIT_REFUSED, EXIT_INTERRUPTED = 2, 130
@@ -37,7 +39,12 @@ def split_server_arguments(argv: list[str]) -> tuple[list[str], list[str]]:
     return argv[:at], argv[at + 1 :]
 
 
-def masked(words: list[str]) -> list[str]:
+def command(module: str, argv: Sequence[str]) -> str:
+    """What was typed, as one line for a report, without secrets."""
+    return shlex.join(masked(["python", "-m", module, *argv]))
+
+
+def masked(words: Sequence[str]) -> list[str]:
     """A command's words with `***` for the value of every secret flag."""
     shown, is_secret = [], False
     for word in words:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sglang_ic.command_line import masked
+from sglang_ic.command_line import command, masked
 
 
 @pytest.mark.parametrize(
@@ -19,3 +19,8 @@ from sglang_ic.command_line import masked
 )
 def test_keys_and_passwords_are_masked(words, shown):
     assert masked(words.split()) == shown.split()
+
+
+def test_a_command_in_a_report_can_be_typed_again_and_tells_no_secret():
+    told = command("sglang_ic.evaluate", ["--data", "my file.txt", "--", "--api-key", "k"])
+    assert told == "python -m sglang_ic.evaluate --data 'my file.txt' -- --api-key '***'"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from sglang_ic.bench.servers import ServerError
 from sglang_ic.command_line import (
     EXIT_INTERRUPTED,
     EXIT_REFUSED,
+    command,
     masked,
     split_server_arguments,
 )
@@ -36,8 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         with interruptible():
-            command = f"python -m sglang_ic.bench {shlex.join(masked(argv))}"
-            return _measure(args, flags, command)
+            return _measure(args, flags, command("sglang_ic.bench", argv))
     except ServerError as error:
         print(f"error: {error}\n{error.tail}", file=sys.stderr)
     except (arms.ArmError, ScenarioError, output.OutputError, *EXPECTED) as error:
@@ -48,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return EXIT_REFUSED
 
 
-def _measure(args: argparse.Namespace, flags: list[str], command: str) -> int:
+def _measure(args: argparse.Namespace, flags: list[str], typed: str) -> int:
     from tqdm import tqdm
 
     from sglang_ic.bench import document
@@ -99,7 +98,7 @@ def _measure(args: argparse.Namespace, flags: list[str], command: str) -> int:
                 plan,
                 scenarios,
                 result,
-                command=command,
+                command=typed,
                 settings=_settings(args, flags, plan.together),
                 started_at=started,
                 finished_at=_now(),

@@ -2,10 +2,11 @@
 
 import os
 import platform
-import shlex
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from sglang_ic import command_line
 
 PACKAGES = ("sglang_ic", "sglang", "torch", "transformers", "tokenizers", "numpy", "scipy")
 
@@ -42,4 +43,4 @@ def versions() -> dict[str, str | None]:
 
 
 def command(argv: Sequence[str]) -> str:
-    return shlex.join(["python", "-m", "sglang_ic.evaluate", *argv])
+    return command_line.command("sglang_ic.evaluate", argv)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sglang_ic.checkpoint import read_config_json
+from sglang_ic.command_line import masked
 from sglang_ic.evaluate import environment, over_http, report
 from sglang_ic.evaluate.arms import Arm, Controls
 from sglang_ic.evaluate.arms import plan as plan_arms
@@ -74,7 +75,7 @@ def run(args: argparse.Namespace, server_argv: list[str], command: str) -> bool:
             "patterns": args.pattern,
             "controls": args.control,
             "num_top": NUM_TOP,
-            "engine_arguments": server_argv,
+            "engine_arguments": masked(server_argv),
         },
         **results(found, args.data),
     }

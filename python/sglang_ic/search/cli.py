@@ -1,12 +1,18 @@
 """`python -m sglang_ic.search`: arguments in, a pattern file and a report out."""
 
 import argparse
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sglang_ic.command_line import EXIT_INTERRUPTED, count, counts, refuse, split_server_arguments
+from sglang_ic.command_line import (
+    EXIT_INTERRUPTED,
+    command,
+    count,
+    counts,
+    refuse,
+    split_server_arguments,
+)
 from sglang_ic.evaluate.suites import SUITES
 from sglang_ic.evaluate.wire import EngineError
 from sglang_ic.search.run import run
@@ -149,7 +155,7 @@ def main(argv: Sequence[str]) -> int:
     made.error = refuse
     args = made.parse_args(own)
     try:
-        run(args, server_argv, shlex.join(["python", "-m", "sglang_ic.search", *argv]))
+        run(args, server_argv, command("sglang_ic.search", argv))
         return 0
     except (ValueError, EngineError, OSError) as error:
         refuse(" ".join(str(error).split()))

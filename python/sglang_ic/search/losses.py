@@ -11,7 +11,6 @@ losses.json: {"data": [{"source", "weights", ...}], "patterns": [{"names", "kind
 import argparse
 import json
 import os
-import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -21,7 +20,14 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from sglang_ic.command_line import EXIT_INTERRUPTED, count, counts, refuse, split_server_arguments
+from sglang_ic.command_line import (
+    EXIT_INTERRUPTED,
+    command,
+    count,
+    counts,
+    refuse,
+    split_server_arguments,
+)
 from sglang_ic.evaluate import environment, suites
 from sglang_ic.evaluate.documents import DataError
 from sglang_ic.evaluate.in_process import InProcess
@@ -167,7 +173,7 @@ def main(argv: Sequence[str]) -> int:
     made.error = refuse
     args = made.parse_args(own)
     try:
-        run(args, server_argv, shlex.join(["python", "-m", "sglang_ic.search.losses", *argv]))
+        run(args, server_argv, command("sglang_ic.search.losses", argv))
         return 0
     except (ValueError, EngineError, OSError) as error:
         refuse(" ".join(str(error).split()))
