@@ -11,14 +11,15 @@
 # command after ten minutes. Estimates for one H200, not yet run: a server of this model starts in
 # about 60 s, and what is compiled on the machine's first decode graphs adds about 140 s once.
 #
-#   prefill        485 s   2 starts; 200K: 2 x (23 + 13.5 + 13.4), 2 x (23 + 17 + 13.4 + 10) s;
-#                          64K: 3 x 11.5, 3 x 14.6 s; one warm-up of each length on each server
-#   profile        430 s   2 starts, 2 x 10 s of cached prompt, 5 arms of 30 s, 140 s compiling
+#   prefill        470 s   3 starts; 200K: 2 x (23 + 13.4), 2 x (23 + 13.4 + 10), 2 x 12 s;
+#                          64K: 3 x 8, 3 x 11, 3 x 3.4 s; one warm-up of each length on each server
+#   profile        470 s   3 starts, 3 x 10 s of cached prompt, 5 arms of 30 s, 140 s compiling
 #   decode-bf16    480 s   2 starts, 2 x 5 prompts of 23 s, 2 rounds of 6 arms at 10 s
-#                 1395 s   in all
+#                 1420 s   in all
 #
 # on another machine (or later on this one):
 #
+#   prefill-attention   350 s   4 starts, 8 prompts of 12 to 23 s
 #   decode-fp8          430 s   1 start, 8 prompts of 23 s, 3 rounds of 4 arms at 10 s, compiling
 #   decode-fp8-control  300 s   2 starts, 2 prompts, 3 rounds of 4 arms at 8 s
 #   servers             400 s   5 starts with graphs of their own, 5 prompts of 64K
@@ -39,7 +40,7 @@ if [ ! -f "$work/.done" ]; then
     mkdir "$work/sglang_ic-0.1.0.dist-info"
     printf 'Metadata-Version: 2.1\nName: sglang_ic\nVersion: 0.1.0\n' \
         > "$work/sglang_ic-0.1.0.dist-info/METADATA"
-    printf '[sglang.srt.plugins]\nsglang_ic = sglang_ic.plugin:register\nsglang_ic_cpu = sglang_ic.cpu.plugin:register\n' \
+    printf '[sglang.srt.plugins]\nsglang_ic = sglang_ic.plugin:register\nsglang_ic_cpu = sglang_ic.cpu.plugin:register\nsglang_ic_hopper = sglang_ic.hopper.plugin:register\n' \
         > "$work/sglang_ic-0.1.0.dist-info/entry_points.txt"
     touch "$work/.done"
 fi

@@ -19,7 +19,7 @@ OUTPUT = Path(__file__).parents[1] / "reports" / "search"
 
 def document(found: results.Results) -> dict:
     """The report as JSON; a section that was not measured is None."""
-    sources = [*found.searches.values(), found.losses, found.held_out, found.speed]
+    sources = [*found.searches.values(), *found.loss_runs, found.held_out, found.speed]
     return {
         "schema_version": SCHEMA_VERSION,
         "fidelity": fidelity.measure(found),

@@ -110,10 +110,11 @@ def _orders(axis, stability: dict | None) -> None:
     axis.set_title("order of conversion by calibration set")
     if stability is None:
         return _absent(axis)
-    for name, order in stability["orders"].items():
+    sizes = range(4 * len(stability["orders"]), 0, -4)  # equal orders lie on one another
+    for size, (name, order) in zip(sizes, stability["orders"].items(), strict=True):
         steps = {layer: step for step, layer in enumerate(order, start=1)}
         layers = sorted(steps)
-        axis.plot(layers, [steps[layer] for layer in layers], marker=".", label=name)
+        axis.plot(layers, [steps[layer] for layer in layers], marker="o", ms=size, label=name)
     axis.set(xlabel="layer", ylabel="step in which it turned Shared")
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.legend(frameon=False)

@@ -1,7 +1,7 @@
 """What the steps wrote, by folder; each of them may be missing, and the report then says so.
 
 exhaustive/ fast-1/ fast-2/ fast-3/   python -m sglang_ic.search
-losses/                               python -m sglang_ic.search.losses
+losses*/                              python -m sglang_ic.search.losses, of one or more sets each
 test/                                 python -m sglang_ic.evaluate
 speed.json                            python -m search_report.speed
 """
@@ -18,16 +18,27 @@ class Results:
     """Documents as they were written; None or absent: not there."""
 
     searches: dict[str, dict]  # by folder name
-    losses: dict | None
+    loss_runs: tuple[dict, ...]  # of the same patterns, on different calibration sets
     held_out: dict | None
     speed: dict | None
+
+    @property
+    def losses(self) -> dict | None:
+        """`data`, `patterns` and `losses` of all loss_runs, as one run of them all writes them."""
+        if not self.loss_runs:
+            return None
+        return {
+            "data": [data for run in self.loss_runs for data in run["data"]],
+            "patterns": self.loss_runs[0]["patterns"],
+            "losses": {key: rows for run in self.loss_runs for key, rows in run["losses"].items()},
+        }
 
 
 def read(folder: Path) -> Results:
     """Read what is there.
 
     Raises:
-        ValueError: nothing is, or a search is not complete.
+        ValueError: nothing is, a search is not complete, or losses do not belong together.
         OSError: a file cannot be read.
     """
     searches = {}
@@ -39,13 +50,25 @@ def read(folder: Path) -> Results:
             searches[name] = document
     found = Results(
         searches=searches,
-        losses=_load(folder / "losses" / "losses.json"),
+        loss_runs=_loss_runs(folder),
         held_out=_load(folder / "test" / "results.json"),
         speed=_load(folder / "speed.json"),
     )
-    if not searches and not any((found.losses, found.held_out, found.speed)):
+    if not searches and not any((found.loss_runs, found.held_out, found.speed)):
         raise ValueError(f"{folder} holds no results: see run_offline.sh for the steps")
     return found
+
+
+def _loss_runs(folder: Path) -> tuple[dict, ...]:
+    runs = tuple(map(_load, sorted(folder.glob("losses*/losses.json"))))
+    sources = [source for run in runs for source in run["losses"]]
+    patterns = {tuple(one["pattern"] for one in run["patterns"]) for run in runs}
+    if len(set(sources)) < len(sources) or len(patterns) > 1:
+        raise ValueError(
+            f"{folder}: its losses*/ must be of the same patterns, each of other calibration sets: "
+            "measure them again in one step"
+        )
+    return runs
 
 
 def _load(path: Path) -> dict | None:

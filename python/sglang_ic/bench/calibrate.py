@@ -54,7 +54,7 @@ def warm_ups(point: Point) -> list[Point]:
     The reference also calibrates, with many at a time. So that it is not the only one to have met
     such batches before, every arm is warmed with as many where a point needs that.
     """
-    places = [] if point.concurrency is None else [min(point.requests, point.concurrency)]
+    places = [] if point.concurrency is None else [point.concurrency]
     if point.concurrency is None or point.is_relative:
         places.append(CAPACITY_CONCURRENCY)
     return [

@@ -20,6 +20,7 @@ import psutil
 
 from sglang_ic.bench import compare, metrics
 from sglang_ic.bench.arms import Arm
+from sglang_ic.bench.launch import CHECKOUT
 from sglang_ic.bench.record import Measured
 from sglang_ic.bench.scenario import Point, Scenario
 from sglang_ic.bench.session import Plan, Result
@@ -69,8 +70,8 @@ def build(
 
 
 def shown(text: str) -> str:
-    """Without the folders of the machine: paths below the working directory or home are short."""
-    for folder, short in ((f"{Path.cwd()}/", ""), (str(Path.home()), "~")):
+    """Without the machine's folders: the working one, the checkout, and ~ for home."""
+    for folder, short in ((f"{Path.cwd()}/", ""), (f"{CHECKOUT}/", ""), (str(Path.home()), "~")):
         text = re.sub(rf"(?<![\w/.]){re.escape(folder)}", short, text)
     return text
 

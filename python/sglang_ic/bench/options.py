@@ -50,7 +50,12 @@ def parser() -> argparse.ArgumentParser:
         default=1.0,
         help="times every length in tokens; default: %(default)g",
     )
-    add("--requests", type=int, help="of each load and round, instead of the scenario's own")
+    add(
+        "--requests",
+        type=int,
+        help="of each load and round, instead of the scenario's own; at least as many as are in "
+        "flight",
+    )
     add("--rounds", type=int, default=3, help="of all arms, interleaved; default: %(default)s")
     add("--seed", type=int, default=1, help="of prompts and arrivals; default: %(default)s")
     add("--model-path", help="for servers that are started; default: the bundled model")

@@ -1,7 +1,8 @@
 """Scenario files: TOML that says what traffic to send, read into frozen values and scaled.
 
 description = "Cold long prompts."
-requests = 8                            # of each point and round; sessions if turns > 1
+requests = 8                            # of each point and round; sessions if turns > 1; a closed
+                                        # loop has as many as it keeps in flight at least
 concurrency = [1, 4]                    # closed loop: this many requests at any time
 rates = [0.5, "80%"]                    # open loop: Poisson arrivals, requests per second, or a
                                         # share of what the reference arm takes in closed loop
@@ -34,6 +35,8 @@ class ScenarioError(ValueError):
 
 def read(path: Path, *, scale: float = 1.0, requests: int | None = None) -> Scenario:
     """Read, check and scale a scenario file; `requests` overrides the file's own count.
+
+    A closed loop has at least as many requests as it keeps in flight.
 
     Raises:
         ScenarioError: the file cannot be read, or says something that has no meaning.
@@ -78,7 +81,8 @@ def _scenario(name: str, table: dict, scale: float, requests: int | None) -> Sce
         for count in _list(table, "concurrency"):
             count = _count(count, "concurrency")
             label = f"{lengths}{count} at a time"
-            points.append(Point(name, label, traffic, requests, concurrency=count, objective=goal))
+            enough = max(requests, count)  # or fewer than the label says would be in flight
+            points.append(Point(name, label, traffic, enough, concurrency=count, objective=goal))
         for rate in _list(table, "rates"):
             rate = share_or_number(rate, "%", "rate")
             told = f"{rate} of capacity" if isinstance(rate, str) else f"{rate:g} per second"

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from sglang_ic.bench.servers import ServerError
 from sglang_ic.command_line import EXIT_INTERRUPTED, EXIT_REFUSED, count
-from sglang_ic.latency import plan as plans
+from sglang_ic.latency import plan_file
 from sglang_ic.latency.journal import Journal, JournalError
 from sglang_ic.latency.launch import LaunchError, Stock
+from sglang_ic.latency.plan import PlanError
 
 EXIT_FAILED, EXIT_UNFINISHED = 1, 3
 GRACE_SEC = 15  # to stop servers and write the report in, at the time limit
@@ -68,12 +69,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.report:
             return _report(journal, args.output)
         if args.plan is None or args.part is None:
-            raise plans.PlanError("give a PLAN and a --part of it, or --report")
-        plan = plans.read(args.plan)
+            raise PlanError("give a PLAN and a --part of it, or --report")
+        plan = plan_file.read(args.plan)
         part = plan.part(args.part)
         stock = Stock(args.stock_python, args.stock_site)
         return _measure(plan, part, journal, stock, args, argv)
-    except (plans.PlanError, JournalError, LaunchError) as error:
+    except (PlanError, JournalError, LaunchError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_REFUSED
 

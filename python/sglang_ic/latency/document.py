@@ -95,13 +95,16 @@ def _row(
 def _fits(
     spreads: dict[str, fit.Spread], arms: dict[str, dict[str, Any]], reference: float
 ) -> dict[str, Any]:
-    """For each engine with enough Full counts: the line at zero Full layers."""
+    """For each engine with enough Full counts: the line at zero Full layers.
+
+    Arms with flags or variables of their own are on another line.
+    """
     found = {}
     for engine in dict.fromkeys(arm["engine"] for arm in arms.values()):
         times = {
             arms[arm]["num_full"]: spread.median
             for arm, spread in spreads.items()
-            if arms[arm]["engine"] == engine
+            if arms[arm]["engine"] == engine and not arms[arm]["changes"]
         }
         line = fit.no_indexer(times)
         if line is not None:
@@ -121,11 +124,11 @@ def _controls(
     spreads: dict[str, fit.Spread],
     arms: dict[str, dict[str, Any]],
 ) -> list[dict[str, Any]]:
-    """The fork over upstream's own SGLang, where both ran one pattern: 1 is no cost."""
+    """The fork over upstream's own SGLang, where both ran one pattern in one way: 1 is no cost."""
     found = []
     for fork in (arm for arm in by_arm if arms[arm]["engine"] == "fork"):
         for stock in (arm for arm in by_arm if arms[arm]["engine"] == "stock"):
-            if arms[fork]["pattern"] != arms[stock]["pattern"]:
+            if any(arms[fork][key] != arms[stock][key] for key in ("pattern", "changes")):
                 continue
             ours = {one["round"]: one.get("last_ids") for one in by_arm[fork]}
             theirs = {one["round"]: one.get("last_ids") for one in by_arm[stock]}

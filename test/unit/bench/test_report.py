@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from sglang_ic.bench import charts, document, html, markdown
+from sglang_ic.bench import charts, document, html, launch, markdown
 from sglang_ic.bench.arms import parse_all
 from sglang_ic.bench.endpoint import Identity
 from sglang_ic.bench.scenario import Point, Scenario, Traffic
@@ -114,5 +114,6 @@ def test_paths_of_the_machine_are_shortened(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", "/home/someone")
     assert document.shown(f"{tmp_path}/p.json@4") == "p.json@4"
     assert document.shown(f"1/4={tmp_path}/p.json") == "1/4=p.json"
+    assert document.shown(str(launch.STOCK_PYTHON)) == ".venv-stock/bin/python"
     assert document.shown("/home/someone/model") == "~/model"
     assert document.shown("/srv/home/someone/model") == "/srv/home/someone/model"

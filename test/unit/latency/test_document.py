@@ -8,10 +8,10 @@ from sglang_ic.latency import cli, document, report
 from sglang_ic.latency.journal import JournalError
 
 ARMS = {
-    "stock full": {"engine": "stock", "pattern": "FFFF"},
-    "fork full": {"engine": "fork", "pattern": "FFFF"},
-    "fork 2 Full": {"engine": "fork", "pattern": "FSFS"},
-    "fork 1 Full": {"engine": "fork", "pattern": "FSSS"},
+    "stock full": {"engine": "stock", "pattern": "FFFF", "changes": ""},
+    "fork full": {"engine": "fork", "pattern": "FFFF", "changes": ""},
+    "fork 2 Full": {"engine": "fork", "pattern": "FSFS", "changes": ""},
+    "fork 1 Full": {"engine": "fork", "pattern": "FSSS", "changes": ""},
 }
 ROWS = ["prefill 2048", "decode 2048 x4", "profile prefill 2048"]
 
@@ -40,6 +40,7 @@ def server(name: str, max_abs: float = 0.02) -> dict:
         "run": run()["run"],
         "part": "p",
         "name": name,
+        "engine": name.partition(" ")[0],
         "arms": [arm for arm in ARMS if arm.startswith(name)],
         "command": ["python", name],
         "start_sec": 60.0,
@@ -119,6 +120,16 @@ def test_no_indexer_is_a_line_for_the_engine_that_has_three_full_counts():
     assert found["fork"]["per_layer"] == pytest.approx(4.583333 / 4.666667, rel=1e-5)
     assert found["fork"]["value"] == pytest.approx(0.225, rel=1e-4)
     assert set(found["fork"]["residuals"]) == {"4", "2", "1"}
+
+
+def test_an_arm_with_flags_of_its_own_is_in_no_line_and_no_control_but_says_so():
+    own = {"engine": "fork", "pattern": "FFFF", "changes": "SGLANG_IC_X=1"}
+    began = {**run(), "arms": {**ARMS, "fork full, x": own}}
+    made = document.build([began, *LINES[1:], value("fork full, x", 1.0)])
+    row, without = made["rows"][0], document.build(LINES)["rows"][0]
+    assert row["arms"]["fork full, x"]["speedup"] == pytest.approx(4.1)
+    assert (row["no_indexer"], row["controls"]) == (without["no_indexer"], without["controls"])
+    assert "- fork full, x runs with `SGLANG_IC_X=1`." in report.markdown(made, None)
 
 
 def test_the_control_is_the_fork_over_stock_at_one_pattern():

@@ -56,6 +56,15 @@ def test_a_switched_server_has_indexers_everywhere_and_no_graph_of_its_own():
     assert value(words, "--index-cache-pattern") == "full"
 
 
+def test_what_is_an_arms_own_reaches_its_server_alone():
+    own = dataclasses.replace(FORK, environment=(("SGLANG_IC_X", "1"),), flags=("--tp", "4"))
+    words = command(own, switch=True)
+    assert words[words.index("--tp") :][:4] == ["--tp", "8", "--tp", "4"]  # the last one counts
+    found = launch.environment(PART, (own,), SITE, on_cpu=False)
+    assert found["SGLANG_IC_X"] == "1"
+    assert "SGLANG_IC_X" not in launch.environment(PART, (FORK,), SITE, on_cpu=False)
+
+
 def test_a_server_of_one_arm_captures_the_batch_sizes_that_are_decoded():
     words = command(FORK, switch=False)
     at = words.index("--cuda-graph-bs-decode")

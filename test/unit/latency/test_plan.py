@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from sglang_ic.latency import plan
+from sglang_ic.latency import plan_file
+from sglang_ic.latency.plan import PlanError
 from sglang_ic.pattern import PatternError
 
 PLANS = sorted((Path(__file__).parents[3] / "benchmark/latency").glob("*.toml"))
@@ -41,7 +42,7 @@ GOOD = {
 
 @pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
 def test_bundled_plans_can_be_read(path):
-    found = plan.read(path)
+    found = plan_file.read(path)
     assert found.parts and (found.model / "config.json").exists()
     for part in found.parts:
         rows = [row for stage in part.stages for row in stage.rows]
@@ -49,16 +50,17 @@ def test_bundled_plans_can_be_read(path):
 
 
 def test_the_rows_of_the_hopper_plan_have_their_control_arms():
-    found = plan.read(next(path for path in PLANS if path.stem == "hopper"))
+    found = plan_file.read(next(path for path in PLANS if path.stem == "hopper"))
     assert (found.num_layers, found.weights) == (47, "dummy")
     prefill = {arm.name: arm for arm in found.part("prefill").arms}
     assert prefill["stock full"].pattern == prefill["fork full"].pattern
     assert prefill["stock 12 Full"].pattern == prefill["fork 12 Full"].pattern
-    assert {arm.pattern.num_full for arm in prefill.values()} == {47, 24, 13, 12, 1}
+    assert prefill["fork 12 Full, replaced"].pattern == prefill["fork 12 Full"].pattern
+    assert {arm.pattern.num_full for arm in prefill.values()} == {47, 12, 1}
 
 
 def test_a_plan_becomes_frozen_values():
-    found = plan.parse(GOOD, Path())
+    found = plan_file.parse(GOOD, Path())
     part = found.part("one")
     assert [str(arm.pattern) for arm in part.arms] == ["F" * 16, "FSSS" * 4]
     assert part.flags == ("--random-seed", "1", "--max-running-requests", "4")
@@ -83,6 +85,17 @@ def changed(path: list, value) -> dict:
 PART, STAGES = ["parts", "one"], ["parts", "one", "stages"]
 
 
+def test_what_is_an_arms_own_is_kept_and_told():
+    own = {"environment": {"A": "b c"}, "flags": ["--x", "1"]}
+    arm = (
+        plan_file.parse(changed(["arms", "fork 4"], GOOD["arms"]["fork 4"] | own), Path())
+        .parts[0]
+        .arms[1]
+    )
+    assert (arm.environment, arm.flags) == ((("A", "b c"),), ("--x", "1"))
+    assert arm.changes == "'A=b c' --x 1"
+
+
 @pytest.mark.parametrize(
     "path, value, words",
     [
@@ -92,6 +105,13 @@ PART, STAGES = ["parts", "one"], ["parts", "one", "stages"]
         (["model"], "nowhere", "holds no config.json"),
         (["arms", "fork 4", "engine"], "vllm", "engine 'vllm': use one of stock, fork"),
         (["arms", "fork 4", "engine"], None, "arm 'fork 4' lacks 'engine'"),
+        (
+            ["arms", "fork 4", "env"],
+            {},
+            "it has engine, pattern, and can have environment",
+        ),
+        (["arms", "fork 4", "environment"], {"A": 1}, "give a table of strings"),
+        (["arms", "fork 4", "flags"], "--x y", "has flags '--x y': give a list of strings"),
         ([*PART, "arms"], ["fork 5"], "use some of stock full, fork 4"),
         ([*PART, "arms"], ["fork 4", "fork 4"], "names an arm twice"),
         ([*PART, "switch"], "yes", "give true or false"),
@@ -105,24 +125,24 @@ PART, STAGES = ["parts", "one"], ["parts", "one", "stages"]
     ],
 )
 def test_a_mistake_is_named(path, value, words):
-    with pytest.raises(plan.PlanError) as error:
-        plan.parse(changed(path, value), Path())
+    with pytest.raises(PlanError) as error:
+        plan_file.parse(changed(path, value), Path())
     assert words in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_tail_as_long_as_the_context_is_refused():
     stage = {"kind": "profile", "context": 64, "rounds": 1, "tail_tokens": 64, "new_tokens": 32}
-    with pytest.raises(plan.PlanError, match="the tail must be shorter"):
-        plan.parse(changed([*STAGES, 0], stage), Path())
+    with pytest.raises(PlanError, match="the tail must be shorter"):
+        plan_file.parse(changed([*STAGES, 0], stage), Path())
 
 
 def test_a_pattern_that_does_not_fit_the_model_is_refused():
     with pytest.raises(PatternError):
-        plan.parse(changed(["arms", "fork 4", "pattern"], "preset:30b-a3b-1/4"), Path())
+        plan_file.parse(changed(["arms", "fork 4", "pattern"], "preset:30b-a3b-1/4"), Path())
 
 
 def test_a_missing_file_and_a_missing_part_are_named(tmp_path):
-    with pytest.raises(plan.PlanError, match="cannot be read"):
-        plan.read(tmp_path / "none.toml")
-    with pytest.raises(plan.PlanError, match="no part 'two'; accepted: one"):
-        plan.parse(GOOD, Path()).part("two")
+    with pytest.raises(PlanError, match="cannot be read"):
+        plan_file.read(tmp_path / "none.toml")
+    with pytest.raises(PlanError, match="no part 'two'; accepted: one"):
+        plan_file.parse(GOOD, Path()).part("two")

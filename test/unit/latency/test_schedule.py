@@ -63,6 +63,13 @@ def test_arms_share_a_server_only_if_it_is_switched():
     assert len(dataclasses.replace(SWITCHED, switch=False).groups) == 3
 
 
+def test_an_arm_with_a_flag_of_its_own_has_a_server_of_its_own():
+    own = dataclasses.replace(ARMS[2], name="fork c", flags=("--x",))
+    part = dataclasses.replace(SWITCHED, arms=(*ARMS, own))
+    names = [[one.name for one in group] for group in part.groups]
+    assert names == [["stock a"], ["fork a", "fork b"], ["fork c"]]
+
+
 def test_what_is_in_the_journal_is_not_measured_again():
     whole = [key for one in visits(SWITCHED) for key in one.keys]
     assert len(whole) == 2 * 3 + 2 * 3

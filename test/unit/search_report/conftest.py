@@ -173,7 +173,8 @@ def folder(tmp_path) -> Path:
         "exhaustive/pattern.json": search("a", best, [7, 6, 5, 4, 3, 2, 1], 10_000, "exhaustive"),
         "fast-1/pattern.json": search("a", near, [7, 6, 5, 3, 4, 2, 1], 1_000),
         "fast-2/pattern.json": search("b", best, [1, 2, 3, 4, 5, 6, 7], 1_100),
-        "losses/losses.json": losses({"a": LOSSES, "b": ON_B}),
+        "losses-1/losses.json": losses({"a": LOSSES}),
+        "losses-2/losses.json": losses({"b": ON_B}),
         "test/results.json": evaluation(HELD_OUT),
         "speed.json": SPEED,
     }

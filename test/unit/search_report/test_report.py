@@ -25,7 +25,7 @@ def test_everything_reaches_the_page(folder, tmp_path, capsys):
 
 
 def test_missing_steps_are_named_as_not_measured(folder, tmp_path):
-    for name in ("losses/losses.json", "test/results.json", "speed.json"):
+    for name in ("losses-1/losses.json", "losses-2/losses.json", "test/results.json", "speed.json"):
         (folder / name).unlink()
     assert command.main([str(folder), str(tmp_path / "search")]) == 0
     page = (tmp_path / "search.md").read_text()
@@ -41,6 +41,17 @@ def test_a_search_that_was_stopped_is_refused(folder, capsys):
     assert stopped.value.code == 2
     assert "--resume" in capsys.readouterr().err
     assert not (folder / "search.md").exists()
+
+
+@pytest.mark.parametrize("key", ["patterns", "losses"])
+def test_losses_that_do_not_belong_together_are_refused(folder, key):
+    first, second = (folder / f"losses-{number}" / "losses.json" for number in (1, 2))
+    document = json.loads(second.read_text())
+    one = json.loads(first.read_text())
+    document[key] = one[key][:-1] if key == "patterns" else one[key]
+    second.write_text(json.dumps(document))
+    with pytest.raises(ValueError, match="same patterns, each of other calibration sets"):
+        results.read(folder)
 
 
 def test_an_empty_folder_is_refused(tmp_path):
