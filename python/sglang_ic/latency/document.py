@@ -101,7 +101,8 @@ def _fits(
         times = {
             arms[arm]["num_full"]: spread.median
             for arm, spread in spreads.items()
-            if arms[arm]["engine"] == engine
+            # Candidate layers are neither Full nor free.
+            if arms[arm]["engine"] == engine and "C" not in arms[arm]["pattern"]
         }
         line = fit.no_indexer(times)
         if line is not None:

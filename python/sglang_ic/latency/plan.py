@@ -144,7 +144,13 @@ def _arm(name: str, value: dict[str, Any], num_layers: int) -> Arm:
         raise PlanError(
             f"arm {name!r} has engine {value['engine']!r}: use one of {', '.join(ENGINES)}"
         )
-    return Arm(name, value["engine"], LayerPattern.parse(value["pattern"], num_layers))
+    pattern = LayerPattern.parse(value["pattern"], num_layers)
+    if value["engine"] == "stock" and pattern.num_candidate:
+        raise PlanError(
+            f"arm {name!r} has pattern {pattern}: stock SGLang has no C (candidate) layers and "
+            "would run them as Full; use F and S, or engine fork"
+        )
+    return Arm(name, value["engine"], pattern)
 
 
 def _part(name: str, value: dict[str, Any], arms: dict[str, Arm], flags: tuple[str, ...]) -> Part:
