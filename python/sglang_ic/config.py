@@ -61,7 +61,8 @@ class IndexCacheConfig:
             built = built.replace("Full", "Full and candidate")
         return (
             f"IndexCache pattern {self.pattern} from {origin}: {candidates}"
-            f"{self.pattern.num_full} Full and {self.pattern.num_shared} Shared of {self.pattern.num_layers} layers, "
+            f"{self.pattern.num_full} Full and {self.pattern.num_shared} Shared of "
+            f"{self.pattern.num_layers} layers, "
             f"index_topk {self.index_topk}, indexers on {built}"
         )
 

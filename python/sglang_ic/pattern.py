@@ -1,9 +1,9 @@
 """The role of every layer as one immutable value.
 
 `LayerPattern` answers who runs an indexer and whose top-k a layer uses. Layer l is owned by the
-nearest layer at or below it that runs one, Full or candidate. It is pure Python: no torch, no sglang, so that tools and
-tests can use it anywhere. The rules are in pattern_text.py; names of presets and files are in
-pattern_file.py.
+nearest layer at or below it that runs one, Full or candidate. It is pure Python: no torch, no
+sglang, so that tools and tests can use it anywhere. The rules are in pattern_text.py; names of
+presets and files are in pattern_file.py; who may write C is in candidates/switch.py.
 """
 
 from dataclasses import dataclass, field

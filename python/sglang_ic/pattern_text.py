@@ -2,9 +2,10 @@
 
 A pattern is a text of one letter per decoder layer: `F` (Full, runs its indexer) or `S` (Shared,
 reuses the top-k of the nearest layer below that is not Shared). `C` (candidate: a Full layer that
-scores a part of the keys) is approximate, and candidates/switch.py says who may write it. Upstream SGLang checks none of this: a short
-text, lower-case letters or a list are read as something else without a word, so every rule here
-refuses in one line that names the value, what is accepted, and what to do.
+scores a part of the keys) is approximate, and candidates/switch.py says who may write it. Upstream
+SGLang checks none of this: a short text, lower-case letters or a list are read as something else
+without a word, so every rule here refuses in one line that names the value, what is accepted, and
+what to do.
 """
 
 import re

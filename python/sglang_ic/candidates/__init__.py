@@ -1,4 +1,4 @@
-"""Candidate layers (C): approximate, and off unless an environment variable names a number of pages.
+"""Candidate layers (C): approximate, and off unless an environment variable gives a page count.
 
 A candidate layer runs its indexer as a Full layer does, but in prefill it scores only the pages of
 keys that the selection before it points at. Everything else of it is a Full layer.

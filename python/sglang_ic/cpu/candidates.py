@@ -1,4 +1,4 @@
-"""A candidate layer's selection on CPU: the rule of `sglang_ic.candidates.pages`, then `select_topk`.
+"""A candidate layer's selection on CPU: pages by `sglang_ic.candidates.pages`, then `select_topk`.
 
 Every group of rows scores the keys of its own list of pages; places in the list become positions
 again. Rows whose lists would hold every key are one call over all keys, as in a Full layer.

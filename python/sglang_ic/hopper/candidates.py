@@ -1,11 +1,11 @@
 """Prefill of a candidate layer on NVIDIA GPUs, in place of upstream's `Indexer._get_topk_ragged`.
 
-The same rule as on CPU (`sglang_ic.candidates.pages`). Index-K is gathered by upstream's own kernel,
-with each group's list in place of the request's pages; the scoring function and top-k are those
-that upstream would call, with windows that begin at 0 of the list. What attention is handed is in
-the domain that Full layers use in this pass, so Shared layers read it as ever. Nothing waits for
-the GPU. Calls of Full layers, of other modes, and those whose candidates would be all keys go to
-upstream's method, unchanged.
+The same rule as on CPU (`sglang_ic.candidates.pages`). Index-K is gathered by upstream's own
+kernel, with each group's list in place of the request's pages; the scoring function and top-k are
+those that upstream would call, with windows that begin at 0 of the list. What attention is handed
+is in the domain that Full layers use in this pass, so Shared layers read it as ever. Nothing waits
+for the GPU. Calls of Full layers, of other modes, and those whose candidates would be all keys go
+to upstream's method, unchanged.
 
 # R = rows (query tokens) of the pass, T = rows of one request, K = index_topk
 # G = groups of a request's rows, P = pages of a list, B = requests

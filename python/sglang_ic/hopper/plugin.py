@@ -1,8 +1,8 @@
 """SGLang plugin (entry-point group `sglang.srt.plugins`): attach what was asked for, or stop.
 
-Does nothing unless an environment variable names a replacement (see ``switches``) or allows candidate
-layers (see ``sglang_ic.candidates.switch``), so a server that was not told otherwise runs upstream's
-indexer. The replacements work on the patched SGLang and on upstream's own.
+Does nothing unless an environment variable names a replacement (see ``switches``) or allows
+candidate layers (see ``sglang_ic.candidates.switch``), so a server that was not told otherwise runs
+upstream's indexer. The replacements work on the patched SGLang and on upstream's own.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 Upstream hands the indices from layer to layer as the second half of a tuple. Here they live in
 the ``ForwardBatch``: a Full layer publishes, the Shared layers after it read, and the state dies
-with the pass. A candidate layer does both: it reads which keys to score, and publishes its own. What a layer may read is decided by the pattern alone, so a stale or missing tensor
-is an error and never a silent recomputation.
+with the pass. A candidate layer does both: it reads which keys to score, and publishes its own
+selection. What a layer may read is decided by the pattern alone, so a stale or missing tensor is an
+error and never a silent recomputation.
 
 Two index domains can be inside (request-local, or fused physical slots); both are valid in every
 layer of the same pass and in no other pass.

@@ -132,13 +132,13 @@ def test_the_fullest_pages_are_taken_from_the_whole_group():
     assert listed == [0, 30, 40, *range(72 - LAST_PAGES, 72)]
 
 
-@pytest.mark.parametrize("first, rows", [(0, 1), (0, 512), (0, 513), (511, 2), (512, 512), (700, 9)])
+@pytest.mark.parametrize(
+    "first, rows", [(0, 1), (0, 512), (0, 513), (511, 2), (512, 512), (700, 9)]
+)
 def test_groups_are_cut_at_fixed_positions(first, rows):
     spans = pages.row_groups(first, rows)
     assert [row for begin, end in spans for row in range(begin, end)] == list(range(rows))
-    number = [
-        index for index, (begin, end) in enumerate(spans) for _ in range(begin, end)
-    ]
+    number = [index for index, (begin, end) in enumerate(spans) for _ in range(begin, end)]
     assert pages.group_of_rows(first, rows, torch.device("cpu")).tolist() == number
     for begin, end in spans:
         assert (first + begin) // GROUP_ROWS == (first + end - 1) // GROUP_ROWS

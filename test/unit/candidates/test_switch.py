@@ -35,7 +35,9 @@ def test_a_value_that_is_no_whole_number_is_refused(value):
         candidate_pages("FC", 128, given(value))
 
 
-@pytest.mark.parametrize("index_topk, fewest", [(64, 17), (128, 17), (576, 17), (577, 18), (2048, 40)])
+@pytest.mark.parametrize(
+    "index_topk, fewest", [(64, 17), (128, 17), (576, 17), (577, 18), (2048, 40)]
+)
 def test_too_few_pages_are_refused(index_topk, fewest):
     assert fewest_pages(index_topk) == fewest
     assert candidate_pages("FC", index_topk, given(str(fewest))) == fewest

@@ -17,7 +17,9 @@ from sglang_ic.hopper.scoring import score
 from sglang_ic.hopper.select import select
 from sglang_ic.hopper.slots import to_slots_
 
-FUNCTIONS = {function.__name__: function for function in (count_selected, look_up_, score, select, to_slots_)}
+FUNCTIONS = {
+    function.__name__: function for function in (count_selected, look_up_, score, select, to_slots_)
+}
 
 while True:
     try:

@@ -199,9 +199,7 @@ def test_candidates_leave_something_out(pool):
     call, previous, table = make_call("positions")
     hidden = [
         int((scores == float("-inf")).sum(dim=1).float().mean()) - length // 2
-        for (_, _, scores), length in zip(
-            truth(call, previous, table, pool), SEQ_LENS, strict=True
-        )
+        for (_, _, scores), length in zip(truth(call, previous, table, pool), SEQ_LENS, strict=True)
     ]
     assert hidden[2] > 0
 
@@ -254,5 +252,7 @@ def test_a_selection_of_another_layer_is_an_error(pool):
 
     call, _, _ = make_call("slots")
     call[2].index_cache.owner_layer = 1
-    with pytest.raises(IndexCacheError, match="candidate layer 1 needs the indices of Full layer 0"):
+    with pytest.raises(
+        IndexCacheError, match="candidate layer 1 needs the indices of Full layer 0"
+    ):
         candidates.topk_of_candidates(upstream_is_not_called, *call)

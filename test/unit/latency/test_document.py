@@ -121,6 +121,14 @@ def test_no_indexer_is_a_line_for_the_engine_that_has_three_full_counts():
     assert set(found["fork"]["residuals"]) == {"4", "2", "1"}
 
 
+def test_candidate_layers_are_left_out_of_the_line():
+    plain = document.build(LINES)["rows"][0]["no_indexer"]
+    begun = run()
+    begun["arms"]["fork candidates"] = {"engine": "fork", "pattern": "FCCC"}
+    lines = [begun, *LINES[1:], value("fork candidates", 3.0)]
+    assert document.build(lines)["rows"][0]["no_indexer"] == plain
+
+
 def test_the_control_is_the_fork_over_stock_at_one_pattern():
     (control,) = document.build(LINES)["rows"][0]["controls"]
     assert (control["fork"], control["stock"]) == ("fork full", "stock full")

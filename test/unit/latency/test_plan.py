@@ -126,3 +126,13 @@ def test_a_missing_file_and_a_missing_part_are_named(tmp_path):
         plan.read(tmp_path / "none.toml")
     with pytest.raises(plan.PlanError, match="no part 'two'; accepted: one"):
         plan.parse(GOOD, Path()).part("two")
+
+
+def test_stock_cannot_run_candidate_layers(monkeypatch):
+    monkeypatch.setenv("SGLANG_IC_APPROXIMATE_CANDIDATE_PAGES", "20")
+    pattern = "F" + "C" * 15
+    given = changed(["arms", "stock full", "pattern"], pattern)
+    with pytest.raises(plan.PlanError, match="stock SGLang has no C .* run them as Full"):
+        plan.parse(given, Path())
+    parsed = plan.parse(changed(["arms", "fork 4", "pattern"], pattern), Path())
+    assert parsed.parts[0].arms[1].pattern.text == pattern
