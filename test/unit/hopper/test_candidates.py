@@ -14,7 +14,7 @@ from sglang_ic.hopper import candidates, reference
 
 pytest.importorskip("sglang.srt.plugins.hook_registry", exc_type=ImportError)
 
-K, HEADS, DIM, POOL_PAGES, PAGES = 64, 4, 128, 200, 18
+K, HEADS, DIM, POOL_PAGES, PAGES = 64, 4, 128, 200, 20
 # One request that goes past its candidates in this pass, one that is short, one with a prefix.
 SEQ_LENS, EXTEND_LENS = [1700, 300, 3000], [900, 300, 130]
 FIRST = [length - rows for length, rows in zip(SEQ_LENS, EXTEND_LENS, strict=True)]
@@ -87,7 +87,8 @@ def make_call(domain, pattern="FC"):
     q = torch.randint(-2, 3, (NUM_ROWS, HEADS, DIM), generator=generator)
     weights = torch.randint(-2, 3, (NUM_ROWS, HEADS, 1), generator=generator).float()
     positions = torch.cat([torch.arange(f, n) for f, n in zip(FIRST, SEQ_LENS, strict=True)])
-    drawn = torch.rand(NUM_ROWS, K, generator=generator) ** 2
+    # The middle of what a row sees, which no other rule would choose.
+    drawn = 0.4 + 0.1 * torch.rand(NUM_ROWS, K, generator=generator)
     previous = (drawn * (positions.unsqueeze(1) + 1)).int()
     previous[::7, 5:] = -1
     roles = LayerRoles(LayerPattern(pattern), 0, 2, build_all=False, index_topk=K)
