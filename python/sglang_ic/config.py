@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sglang_ic.architectures import refusal
+from sglang_ic.candidates.switch import CANDIDATE_PAGES, PAGE_TOKENS, candidate_pages
 from sglang_ic.config_keys import OFFSET_KEY, OVERRIDE, effective_keys, get, pattern_from_keys
 from sglang_ic.pattern import LayerPattern, PatternError
 from sglang_ic.pattern_text import check_count, show
@@ -33,6 +34,7 @@ class IndexCacheConfig:
     # "all": every layer gets both, so that it can turn Full at run time.
     build: str = "pattern"
     warnings: tuple[str, ...] = ()  # one line each, for the log
+    candidate_pages: int | None = None  # that candidate layers score; None without such layers
 
     def as_dict(self) -> dict:
         """JSON-ready facts for `/index_cache`."""
@@ -41,6 +43,8 @@ class IndexCacheConfig:
             "num_layers": self.pattern.num_layers,
             "num_full": self.pattern.num_full,
             "num_shared": self.pattern.num_shared,
+            "num_candidate": self.pattern.num_candidate,
+            "candidate_pages": self.candidate_pages,
             "owners": list(self.pattern.owners),
             "source": self.source,
             "index_topk": self.index_topk,
@@ -51,9 +55,14 @@ class IndexCacheConfig:
         """The resolved pattern in one line."""
         origin = f"{self.source} ({self.pattern.source})" if self.source == FLAG else self.source
         built = "all layers" if self.build == "all" else "Full layers"
+        candidates = ""
+        if self.pattern.num_candidate:
+            candidates = f"{self.pattern.num_candidate} candidate (APPROXIMATE), "
+            built = built.replace("Full", "Full and candidate")
         return (
-            f"IndexCache pattern {self.pattern} from {origin}: {self.pattern.num_full} Full and "
-            f"{self.pattern.num_shared} Shared of {self.pattern.num_layers} layers, "
+            f"IndexCache pattern {self.pattern} from {origin}: {candidates}"
+            f"{self.pattern.num_full} Full and {self.pattern.num_shared} Shared of "
+            f"{self.pattern.num_layers} layers, "
             f"index_topk {self.index_topk}, indexers on {built}"
         )
 
@@ -107,11 +116,14 @@ def resolve(
         _check_weights(pattern, source, build, indexer_layers)
     if context_length is None:
         context_length = _first(sources, "max_position_embeddings")
-    warnings = _unused_keys(flag, override_args) + _short_context(
-        pattern, index_topk, context_length
+    pages = candidate_pages(pattern.text, index_topk)
+    warnings = (
+        _approximate(pattern, pages)
+        + _unused_keys(flag, override_args)
+        + _short_context(pattern, index_topk, context_length)
     )
     return IndexCacheConfig(
-        pattern, source, index_topk, architecture, indexer_layers, build, warnings
+        pattern, source, index_topk, architecture, indexer_layers, build, warnings, pages
     )
 
 
@@ -140,8 +152,9 @@ def _check_weights(
 ) -> None:
     only = f" only on {describe_layers(indexer_layers)}" if indexer_layers else " on no layer"
     weights = f"the checkpoint has indexer weights{only}"
-    missing = set(pattern.full_layers) - indexer_layers
+    missing = set(pattern.indexer_layers) - indexer_layers
     if missing:
+        wanted = "Full" if missing <= set(pattern.full_layers) else "Full or candidate"
         roles = "".join("FS"[layer not in indexer_layers] for layer in range(pattern.num_layers))
         repair = (
             f"make them S, as in {FLAG} {roles}"
@@ -149,7 +162,7 @@ def _check_weights(
             else "this checkpoint cannot run, layer 0 must be Full"
         )
         raise PatternError(
-            f"{source}: {describe_layers(missing)} cannot be Full, {weights} "
+            f"{source}: {describe_layers(missing)} cannot be {wanted}, {weights} "
             f"(the weights, not indexer_types, decide what may be Full): {repair}"
         )
     missing = set(range(pattern.num_layers)) - indexer_layers
@@ -158,6 +171,16 @@ def _check_weights(
             f"{OVERRIDE}: {BUILD_KEY} 'all' lacks indexer weights for {describe_layers(missing)}, "
             f"{weights}: leave {BUILD_KEY} out"
         )
+
+
+def _approximate(pattern: LayerPattern, pages: int | None) -> tuple[str, ...]:
+    if pages is None:
+        return ()
+    layers = describe_layers(x for x in range(pattern.num_layers) if pattern.is_candidate(x))
+    return (
+        f"APPROXIMATE RESULTS ({CANDIDATE_PAGES}={pages}): in prefill, candidate {layers} score "
+        f"{pages} pages of {PAGE_TOKENS} tokens and never look at the others",
+    )
 
 
 def _unused_keys(flag: str | None, override_args: Mapping) -> tuple[str, ...]:

@@ -1,14 +1,15 @@
 """The role of every layer as one immutable value.
 
 `LayerPattern` answers who runs an indexer and whose top-k a layer uses. Layer l is owned by the
-nearest Full layer at or below it. It is pure Python: no torch, no sglang, so that tools and
-tests can use it anywhere. The rules are in pattern_text.py; names of presets and files are in
-pattern_file.py.
+nearest layer at or below it that runs one, Full or candidate. It is pure Python: no torch, no
+sglang, so that tools and tests can use it anywhere. The rules are in pattern_text.py; names of
+presets and files are in pattern_file.py; who may write C is in candidates/switch.py.
 """
 
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from sglang_ic.candidates.switch import require_switch
 from sglang_ic.pattern_file import file_text, is_file_reference, preset_text
 from sglang_ic.pattern_text import (
     PatternError,
@@ -24,9 +25,9 @@ __all__ = ["LayerPattern", "PatternError"]
 
 @dataclass(frozen=True)
 class LayerPattern:
-    """F/S text of a model, and the words it was made from (which do not count for equality)."""
+    """F/S/C text of a model, and the words it was made from (which do not count for equality)."""
 
-    text: str  # [num_layers] letters "F" or "S", layer 0 is "F"
+    text: str  # [num_layers] letters "F", "S" or "C", layer 0 is "F"
     source: str = field(default="text", compare=False)
 
     def __post_init__(self) -> None:
@@ -40,8 +41,15 @@ class LayerPattern:
             text: F/S text, `full`, `freq:N[,offset:K]`, `preset:NAME`, or `FILE.json[@FULL_COUNT]`.
             num_layers: decoder layers of the model, without MTP layers.
         Raises:
-            PatternError: the text is none of these, or not for `num_layers` layers.
+            PatternError: the text is none of these, not for `num_layers` layers, or has candidate
+                layers while the environment does not allow them.
         """
+        parsed = cls._parse(text, num_layers)
+        require_switch(parsed.text)
+        return parsed
+
+    @classmethod
+    def _parse(cls, text: str, num_layers: int) -> "LayerPattern":
         assert num_layers >= 1, num_layers
         if text == "full":
             return cls.full(num_layers)
@@ -91,7 +99,13 @@ class LayerPattern:
     @classmethod
     def from_index_topk_pattern(cls, pattern: object, num_layers: int) -> "LayerPattern":
         """From the `index_topk_pattern` key: F/S text, nothing else."""
-        return cls(check_text(pattern, num_layers, "index_topk_pattern"), "index_topk_pattern")
+        text = check_text(pattern, num_layers, "index_topk_pattern")
+        if "C" in text:
+            raise PatternError(
+                f"index_topk_pattern {show(text)} has C (candidate) layers, which are Full to "
+                "SGLang: give the pattern with --index-cache-pattern"
+            )
+        return cls(text, "index_topk_pattern")
 
     @classmethod
     def from_index_topk_freq(cls, freq: object, offset: object, num_layers: int) -> "LayerPattern":
@@ -115,29 +129,51 @@ class LayerPattern:
         return self.text.count("S")
 
     @property
+    def num_candidate(self) -> int:
+        return self.text.count("C")
+
+    @property
     def full_layers(self) -> tuple[int, ...]:
         return tuple(layer for layer, letter in enumerate(self.text) if letter == "F")
 
     @property
+    def indexer_layers(self) -> tuple[int, ...]:
+        """Layers that run an indexer: Full and candidate ones."""
+        return tuple(layer for layer, letter in enumerate(self.text) if letter != "S")
+
+    @property
     def indexer_types(self) -> list[str]:
-        """The pattern in upstream's words: [num_layers] of "full" or "shared"."""
-        return ["full" if letter == "F" else "shared" for letter in self.text]
+        """The pattern in upstream's words: [num_layers] of "full" or "shared".
+
+        A candidate layer is "full" there: it has an indexer and index-K.
+        """
+        return ["shared" if letter == "S" else "full" for letter in self.text]
 
     @cached_property
     def owners(self) -> tuple[int, ...]:
-        """[num_layers] layer whose top-k each layer uses; a Full layer owns itself."""
+        """[num_layers] layer whose top-k each layer uses; one that runs an indexer owns itself."""
         owners: list[int] = []
         for layer, letter in enumerate(self.text):
-            owners.append(layer if letter == "F" else owners[-1])
+            owners.append(owners[-1] if letter == "S" else layer)
         return tuple(owners)
 
     def is_full(self, layer: int) -> bool:
-        """Whether `layer` runs its indexer; IndexError outside 0..num_layers-1."""
+        """Whether `layer` runs its indexer over all keys; IndexError outside 0..num_layers-1."""
         self._check_layer(layer)
         return self.text[layer] == "F"
 
+    def is_candidate(self, layer: int) -> bool:
+        """Whether `layer` runs its indexer over candidate pages; IndexError outside the layers."""
+        self._check_layer(layer)
+        return self.text[layer] == "C"
+
+    def runs_indexer(self, layer: int) -> bool:
+        """Whether `layer` is Full or candidate; IndexError outside 0..num_layers-1."""
+        self._check_layer(layer)
+        return self.text[layer] != "S"
+
     def owner_of(self, layer: int) -> int:
-        """Nearest Full layer at or below `layer`; IndexError outside 0..num_layers-1."""
+        """Nearest layer at or below `layer` that runs an indexer; IndexError outside the layers."""
         self._check_layer(layer)
         return self.owners[layer]
 

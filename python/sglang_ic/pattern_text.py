@@ -1,9 +1,11 @@
 """The rules a layer pattern must obey, and the words that are short for one.
 
 A pattern is a text of one letter per decoder layer: `F` (Full, runs its indexer) or `S` (Shared,
-reuses the top-k of the nearest Full layer below). Upstream SGLang checks none of this: a short
-text, lower-case letters or a list are read as something else without a word, so every rule here
-refuses in one line that names the value, what is accepted, and what to do.
+reuses the top-k of the nearest layer below that is not Shared). `C` (candidate: a Full layer that
+scores a part of the keys) is approximate, and candidates/switch.py says who may write it. Upstream
+SGLang checks none of this: a short text, lower-case letters or a list are read as something else
+without a word, so every rule here refuses in one line that names the value, what is accepted, and
+what to do.
 """
 
 import re
@@ -31,11 +33,12 @@ def check_text(text: object, num_layers: int, what: str = "layer pattern") -> st
     """Return `text` when it is a pattern for `num_layers` layers.
 
     Args:
-        text: candidate F/S text.
+        text: F/S/C text.
         num_layers: decoder layers of the model, without MTP layers.
         what: name of the value in messages.
     Raises:
-        PatternError: not a str, empty, whitespace, other letters, first layer S, or another length.
+        PatternError: not a str, empty, whitespace, other letters, first layer not F, or another
+            length.
     """
     if not isinstance(text, str):
         raise PatternError(
@@ -46,19 +49,20 @@ def check_text(text: object, num_layers: int, what: str = "layer pattern") -> st
         raise PatternError(f"{what} {show(text)} is empty: leave it out, or give one; {ACCEPTED}")
     if any(letter.isspace() for letter in text):
         raise PatternError(f"{what} {show(text)} contains whitespace: remove it; {ACCEPTED}")
-    if set(text) <= set("FSfs") and set(text) & set("fs"):
+    if set(text) <= set("FSCfsc") and set(text) & set("fsc"):
         raise PatternError(
             f"{what} {show(text)} has lower-case letters: write F (Full) and S (Shared) in capitals"
         )
     for layer, letter in enumerate(text):
-        if letter not in "FS":
+        if letter not in "FSC":
             raise PatternError(
                 f"{what} {show(text)} has {show(letter)} at position {layer}: "
-                f"use only F (Full) and S (Shared); {ACCEPTED}"
+                f"use only F (Full), S (Shared) and C (candidate, approximate); {ACCEPTED}"
             )
     if text[0] != "F":
         raise PatternError(
-            f"{what} {show(text)} starts with S: layer 0 has no layer below to reuse, make it F"
+            f"{what} {show(text)} starts with {text[0]}: layer 0 has no layer below to reuse, "
+            "make it F"
         )
     if len(text) != num_layers:
         raise PatternError(

@@ -267,3 +267,37 @@ def _dense_or(attend):
         return out[0].transpose(0, 1).reshape(out.shape[2], -1)
 
     return forward_extend
+
+
+def candidate_layers(model: str, pattern: str, num_pages: int, length: int) -> dict:
+    """One prompt under all Full and under a pattern with candidate layers, then one token each."""
+    import os
+
+    from sglang_ic.candidates.switch import CANDIDATE_PAGES
+    from sglang_ic.cpu import indexer
+
+    os.environ[CANDIDATE_PAGES] = str(num_pages)
+    calls = []
+    original = indexer.select_among_candidates
+    indexer.select_among_candidates = lambda *args: (calls.append(len(args[0])), original(*args))
+    runner = build(model, {"index_cache_build": "all"})
+    roles = runner.model_runner.model.model.index_cache_roles
+    ids, found = prompt(length, seed=1), {}
+    for name in ("full", pattern):
+        roles.set_pattern(roles.parse(name))
+        totals = roles.totals
+        with runner.record_topk() as records:
+            prefill = runner.prefill(ids, chunk_size=512)
+        topk = [records.layer(layer) for layer in range(roles.pattern.num_layers)]
+        in_prefill = len(calls)
+        logits = runner.decode(5)
+        found[name] = {
+            "prefill": prefill,
+            "decode": logits,
+            "topk": topk,
+            "calls": in_prefill,
+            "calls_in_decode": len(calls) - in_prefill,
+            "layer_passes": [b - a for a, b in zip(totals, roles.totals, strict=True)],
+        }
+        calls.clear()
+    return found

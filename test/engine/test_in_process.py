@@ -279,3 +279,55 @@ def test_trained_sharing_whose_weights_are_missing_is_refused(trained_model, tmp
     refusal = fork_job("_in_process_jobs:refused_start", model=str(folder), override={})
     assert "config.json indexer_types: layer 1 cannot be Full" in refusal
     assert f"--index-cache-pattern {PATTERN}" in refusal
+
+
+NUM_PAGES, LONG = 17, 1536  # rows from 1,024 on are in a group that sees more than 17 pages
+CANDIDATES = "FCSCCSCC"
+
+
+@pytest.fixture(scope="module")
+def candidates(model) -> dict:
+    return fork_job(
+        "_in_process_jobs:candidate_layers",
+        model=model,
+        pattern=CANDIDATES,
+        num_pages=NUM_PAGES,
+        length=LONG,
+    )
+
+
+def test_candidate_layers_are_full_layers_where_candidates_are_all_keys(candidates):
+    full, mine = candidates["full"], candidates[CANDIDATES]
+    whole = 2 * 512
+    for layer in (0, 1):  # before the first Shared layer hidden states are the same
+        assert torch.equal(mine["topk"][layer][:whole], full["topk"][layer][:whole])
+    assert torch.equal(mine["topk"][0], full["topk"][0])
+    assert not torch.equal(mine["topk"][1][whole:], full["topk"][1][whole:])
+
+
+def test_candidate_layers_select_inside_the_pages_that_the_selection_before_gives(candidates):
+    from sglang_ic.candidates import pages
+
+    topk, begin = candidates[CANDIDATES]["topk"], 1024
+    owner = 0
+    for layer, letter in enumerate(CANDIDATES):
+        own = topk[layer][begin:]
+        if letter == "S":
+            assert torch.equal(own, topk[owner][begin:])
+        elif letter == "C":
+            before = topk[owner][begin:]
+            counts = pages.count_selected(before, begin)
+            (listed,) = pages.choose_pages(counts, begin, LONG - begin, NUM_PAGES)
+            assert torch.isin(own // 64, listed).all() and (own >= 0).all()
+            assert (own <= torch.arange(begin, LONG)[:, None]).all()
+        owner = layer if letter != "S" else owner
+
+
+def test_candidate_layers_score_all_keys_in_decode_and_count_as_run(candidates):
+    mine = candidates[CANDIDATES]
+    num_candidate, num_passes = CANDIDATES.count("C"), LONG // 512 + 1
+    assert mine["calls"] == num_candidate * (LONG // 512)
+    assert mine["calls_in_decode"] == 0
+    assert mine["layer_passes"] == [6 * num_passes, 2 * num_passes]
+    assert candidates["full"]["calls"] == 0
+    assert mine["decode"].isfinite().all()

@@ -11,6 +11,10 @@ REFUSED = {
     "wrong length": (["--index-cache-pattern", "FSS"], "'FSS' has 3 letters"),
     "empty": (["--index-cache-pattern", ""], "--index-cache-pattern"),
     "preset of another model": (["--index-cache-pattern", "preset:glm-5-1/4"], "glm-5-1/4"),
+    "candidate layers without their variable": (
+        ["--index-cache-pattern", "F" + "C" * 15],
+        "set SGLANG_IC_APPROXIMATE_CANDIDATE_PAGES",
+    ),
     "a list for the documented key": (
         ["--json-model-override-args", '{"index_topk_pattern": ["F", "S"]}'],
         "index_topk_pattern",

@@ -48,6 +48,14 @@ def test_the_hooked_method_takes_what_the_hook_takes():
     ], "look again at _in_prefill in sglang_ic/hopper/hooks.py"
 
 
+def test_the_method_of_candidate_layers_takes_what_its_hook_takes():
+    name = "Indexer._get_topk_ragged"
+    assert arguments(DSA + "dsa_indexer.py", name) == [
+        *("self", "enable_dual_stream", "forward_batch", "layer_id", "q_fp8", "weights"),
+        *("metadata", "topk_result"),
+    ], "look again at topk_of_candidates in sglang_ic/hopper/candidates.py"
+
+
 def test_the_kernel_that_ragged_calls_takes_what_it_is_given():
     assert arguments(TOPK_V2, "topk_transform_ragged_v2") == [
         *("scores", "seq_lens", "out_offsets", "out_indices", "row_starts"),
@@ -114,6 +122,31 @@ FACTS = [
         "resolve_fp8_mqa_logits_fn",
         ["return deep_gemm.fp8_mqa_logits"],
         "hooks.scores_with_triton_kernel stands in for this function",
+    ),
+    (
+        DSA + "dsa_indexer.py",
+        "Indexer._get_topk_ragged",
+        [
+            "block_tables = metadata.get_logical_page_table()",
+            "get_token_to_kv_pool().get_index_k_scale_buffer(layer_id, "
+            "metadata.get_indexer_seq_len(), block_tables, seq_len_sum, max_seq_len)",
+            "self._pad_heads_for_deep_gemm(q_fp8[:q_offset], weights[:q_offset])",
+            "self._mask_init_and_local_tokens(logits, seq_lens_expanded, ks)",
+        ],
+        "hopper/candidates.py stands in for this method in candidate layers: it gathers index-K "
+        "with pages of its own, and calls the same functions",
+    ),
+    (
+        DSA + "dsa_topk_backend.py",
+        "DSATopKBackend.topk_func",
+        ["return fast_topk_v2(score, lengths, topk, row_starts=row_starts)"],
+        "hopper/candidates.py selects with it: positions in a window that begins at 0, -1 pads",
+    ),
+    (
+        "kernels/ops/kvcache/dsa_index_k_cache.py",
+        "_get_k_and_s_triton",
+        ["_, page_indice_batch_offset = page_indices.shape", "seq_num = seq_lens.shape[0]"],
+        "hopper/candidates.py passes lists of pages [groups, pages] in place of page tables",
     ),
     (
         "srt/layers/attention/dsa_backend.py",

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from sglang_ic import architectures
+from sglang_ic.candidates.switch import CANDIDATE_PAGES
 from sglang_ic.config import IndexCacheConfig, describe_layers, resolve
 from sglang_ic.pattern import PatternError
 
@@ -483,6 +484,8 @@ def test_as_dict_is_json_and_complete():
         "num_layers": 8,
         "num_full": 2,
         "num_shared": 6,
+        "num_candidate": 0,
+        "candidate_pages": None,
         "owners": [0, 0, 0, 0, 4, 4, 4, 4],
         "source": "--index-cache-pattern",
         "index_topk": 64,
@@ -511,3 +514,38 @@ def test_log_line_is_one_line_with_pattern_source_and_counts():
 )
 def test_layers_are_described_in_runs(layers, text):
     assert describe_layers(layers) == text
+
+
+def test_candidate_layers_are_refused_unless_the_environment_allows_them(monkeypatch):
+    monkeypatch.delenv(CANDIDATE_PAGES, raising=False)
+    with pytest.raises(PatternError, match=f"--index-cache-pattern: .* set {CANDIDATE_PAGES}"):
+        run("FCSCFCSC")
+    monkeypatch.setenv(CANDIDATE_PAGES, "16")
+    with pytest.raises(PatternError, match=f"{CANDIDATE_PAGES}=16 is too small for index_topk 64"):
+        run("FCSCFCSC")
+
+
+def test_candidate_layers_are_called_approximate_everywhere(monkeypatch):
+    monkeypatch.setenv(CANDIDATE_PAGES, "24")
+    config = run("FCSCFCSC")
+    assert (config.candidate_pages, config.as_dict()["candidate_pages"]) == (24, 24)
+    assert (config.as_dict()["num_full"], config.as_dict()["num_candidate"]) == (2, 4)
+    assert config.warnings[0].startswith(f"APPROXIMATE RESULTS ({CANDIDATE_PAGES}=24)")
+    assert "layers 1, 3, 5, 7 score 24 pages of 64 tokens" in config.warnings[0]
+    for part in ("4 candidate (APPROXIMATE), 2 Full and 2 Shared", "on Full and candidate layers"):
+        assert part in config.log_line()
+
+
+def test_the_environment_changes_nothing_without_candidate_layers(monkeypatch):
+    for flag in (None, "full", "FFSSFFSS"):
+        monkeypatch.delenv(CANDIDATE_PAGES, raising=False)
+        plain = run(flag)
+        for value in ("24", "many"):
+            monkeypatch.setenv(CANDIDATE_PAGES, value)
+            assert run(flag) == plain and run(flag).log_line() == plain.log_line()
+
+
+def test_a_candidate_layer_without_indexer_weights_is_refused(monkeypatch):
+    monkeypatch.setenv(CANDIDATE_PAGES, "24")
+    with pytest.raises(PatternError, match="layer 3 cannot be Full or candidate"):
+        run("FCSCFCSC", weights={0, 1, 2, 4, 5, 6, 7})

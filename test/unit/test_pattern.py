@@ -207,3 +207,25 @@ def test_file_name_without_folder_is_read(tmp_path, monkeypatch):
     write(tmp_path / "found.json", num_layers=2, pattern="FS")
     monkeypatch.chdir(tmp_path)
     assert LayerPattern.parse("found.json@1", 2).text == "FS"
+
+
+@given(st.text("FSC", min_size=1, max_size=80).map(lambda rest: "F" + rest))
+def test_a_candidate_layer_owns_its_selection_and_is_full_to_upstream(text):
+    pattern = LayerPattern(text)
+    assert pattern.num_full + pattern.num_candidate + pattern.num_shared == len(text)
+    assert pattern.indexer_types.count("full") == pattern.num_full + pattern.num_candidate
+    assert pattern.owners == LayerPattern(text.replace("C", "F")).owners
+    assert set(pattern.indexer_layers) == set(pattern.owners)
+    for layer, letter in enumerate(text):
+        roles = pattern.is_full(layer), pattern.is_candidate(layer), pattern.runs_indexer(layer)
+        assert roles == (letter == "F", letter == "C", letter != "S")
+
+
+def test_a_candidate_layer_has_no_layer_before_layer_0():
+    with pytest.raises(PatternError, match="starts with C: layer 0 has no layer below"):
+        LayerPattern("CFFF")
+
+
+def test_upstreams_key_takes_no_candidate_layers():
+    with pytest.raises(PatternError, match="index_topk_pattern 'FC' has C .* Full to SGLang"):
+        LayerPattern.from_index_topk_pattern("FC", 2)

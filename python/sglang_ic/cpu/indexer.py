@@ -6,10 +6,13 @@ keys, and the Hadamard rotation before it, which does not change q . k.
 
 import torch
 import torch.nn.functional as F
+from sglang.srt.model_executor.forward_batch_info import ForwardMode
 from sglang.srt.model_executor.forward_context import get_attn_backend
 from sglang.srt.state_capturer.indexer_topk import maybe_capture_indexer_topk
 
+from sglang_ic.cpu.candidates import select_among_candidates
 from sglang_ic.cpu.kernels import select_topk
+from sglang_ic.runtime.state import candidates_of
 
 
 def indexer_forward(
@@ -66,10 +69,18 @@ def indexer_forward(
     weights *= indexer.n_heads**-0.5 * indexer.softmax_scale
     rows = store.rows(layer_id)
     topk = torch.empty(num_tokens, indexer.index_topk, dtype=torch.int32)
+    found = None
+    if forward_batch.forward_mode == ForwardMode.EXTEND:
+        found = candidates_of(forward_batch, layer_id)
     for segment in plan.segments:
         span = slice(segment.first_row, segment.first_row + segment.num_rows)
         keys = rows.index_select(0, segment.slots).float()
-        select_topk(q[span], weights[span], keys, segment.first_position, topk[span])
+        call = (q[span], weights[span], keys, segment.first_position)
+        if found is None:
+            select_topk(*call, topk[span])
+        else:
+            previous, num_pages = found
+            select_among_candidates(*call, previous[span], num_pages, topk[span])
     topk[plan.num_rows :] = -1
     return maybe_capture_indexer_topk(layer_id, topk)
 

@@ -93,7 +93,9 @@ def plan(
         given[arm.pattern.text] = arm
     arms += given.values()
     notes, taken = [], {arm.pattern.text: arm.name for arm in arms}
-    counts = dict.fromkeys(arm.pattern.num_full for arm in given.values())
+    # A control has Full layers only: beside candidate layers it would lack more than the choice.
+    chosen = [arm.pattern for arm in given.values() if not arm.pattern.num_candidate]
+    counts = dict.fromkeys(pattern.num_full for pattern in chosen)
     for num_full in (count for count in counts if count < num_layers):
         if controls.uniform:
             pattern = uniform_pattern(num_layers, num_full)

@@ -57,7 +57,7 @@ def loss_table(document: dict) -> str:
         rows.append(
             [
                 arm["name"],
-                str(arm["num_full"] or "-"),
+                _num_full(arm),
                 number(overall["dnll"]),
                 number(overall["dnll_se"]),
                 number(overall["kl_mean"]),
@@ -69,6 +69,12 @@ def loss_table(document: dict) -> str:
             ]
         )
     return table(rows)
+
+
+def _num_full(arm: dict) -> str:
+    """Full layers of an arm, and its candidate layers (C), which are approximate."""
+    candidates = f" + {arm['num_candidate']} C" if arm["num_candidate"] else ""
+    return f"{arm['num_full'] or '-'}{candidates}"
 
 
 def accuracy_table(document: dict, task: str) -> str | None:

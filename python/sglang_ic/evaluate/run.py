@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from sglang_ic.candidates.switch import candidate_pages
 from sglang_ic.checkpoint import read_config_json
 from sglang_ic.command_line import masked
 from sglang_ic.evaluate import environment, over_http, report
@@ -97,12 +98,14 @@ def _plan_engine(args: argparse.Namespace, server_argv: list[str], asked: DataRe
     arms, notes = plan_arms(reference, args.pattern, Controls.parse(args.control), facts.num_layers)
     for note in notes:
         _note(note)
+    settings = {candidate_pages(arm.pattern.text, facts.index_topk) for arm in arms} - {None}
     samples = gather(asked, facts.index_topk, facts.context_length, tokenizer_encoder(model_path))
     model = {
         "path": model_path,
         "architecture": facts.architecture,
         "num_layers": facts.num_layers,
         "index_topk": facts.index_topk,
+        "candidate_pages": next(iter(settings), None),
     }
     longest = max(len(sample.input_ids) for sample in samples)
 

@@ -130,6 +130,7 @@ def arm_summary(
         "kind": arm.kind,
         "pattern": None if arm.pattern is None else arm.pattern.text,
         "num_full": None if arm.pattern is None else arm.pattern.num_full,
+        "num_candidate": None if arm.pattern is None else arm.pattern.num_candidate,
         "seed": arm.seed,
         "url": arm.url,
         "overall": losses(measured),
@@ -157,7 +158,7 @@ def _attention(
     return {
         # A layer that is Shared in the reference, too, has shown no set of its own.
         "own_set": [
-            float(value) if reference_pattern.is_full(layer) else None
+            float(value) if reference_pattern.runs_indexer(layer) else None
             for layer, value in enumerate(np.diagonal(mass))
         ],
         "reused_set": overlap.recalled(mass, arm.pattern).tolist(),

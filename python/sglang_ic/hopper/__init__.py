@@ -5,6 +5,8 @@ plugin.py     the SGLang plugin: attaches it, or stops the server
 hooks.py      what runs in place of upstream's method, and for which calls
 select.py     an exact top-k of our own: sizes, row blocks, launches
 kernels.py    its Triton kernels
+candidates.py prefill of a candidate layer: approximate, for patterns with C only
+pages.py      its Triton kernels
 slots.py      positions in a request become slots of the KV pool
 reference.py  what the kernels compute, in plain torch
 """

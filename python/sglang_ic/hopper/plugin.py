@@ -1,18 +1,28 @@
 """SGLang plugin (entry-point group `sglang.srt.plugins`): attach what was asked for, or stop.
 
-Does nothing unless an environment variable names a replacement (see ``switches``), so a server that
-was not told otherwise runs upstream's indexer. Works on the patched SGLang and on upstream's own.
+Does nothing unless an environment variable names a replacement (see ``switches``) or allows
+candidate layers (see ``sglang_ic.candidates.switch``), so a server that was not told otherwise runs
+upstream's indexer. The replacements work on the patched SGLang and on upstream's own.
 """
 
 from __future__ import annotations
 
 import os
 
+from sglang_ic.candidates.switch import CANDIDATE_PAGES
 from sglang_ic.hopper.switches import PREFILL_SCORES, PREFILL_TOPK, Switches
 from sglang_ic.seams import Seam, attach, refuse
 
 _DSA = "sglang.srt.layers.attention.dsa."
 _HOOKS = "sglang_ic.hopper.hooks."
+
+
+CANDIDATES = Seam(
+    _DSA + "dsa_indexer.Indexer._get_topk_ragged",
+    "around",
+    "sglang_ic.hopper.candidates.topk_of_candidates",
+    "candidate layers would score all keys",
+)
 
 
 def seams(switches: Switches) -> tuple[Seam, ...]:
@@ -51,10 +61,14 @@ def register() -> None:
         wanted = seams(Switches.read(os.environ))
     except ValueError as error:
         refuse(str(error))
-    if not wanted:
+    candidates = bool(os.environ.get(CANDIDATE_PAGES, "").strip())
+    if not wanted and not candidates:
         return
     from sglang.srt.utils import is_cuda
 
-    if not is_cuda():
+    if wanted and not is_cuda():
         refuse(f"{PREFILL_TOPK} and {PREFILL_SCORES} need an NVIDIA GPU; unset them")
-    attach(wanted, "the replacements of " + ", ".join(seam.target for seam in wanted))
+    if candidates and is_cuda():  # the CPU path has its own
+        wanted += (CANDIDATES,)
+    if wanted:
+        attach(wanted, "the replacements of " + ", ".join(seam.target for seam in wanted))

@@ -59,3 +59,33 @@ def to_slots(
     """
     slots = page_table[requests.long()].gather(1, positions.clamp(min=0).long())
     return torch.where(positions < 0, positions, slots)
+
+
+def count_selected(
+    selected: torch.Tensor,
+    groups: torch.Tensor,
+    num_groups: int,
+    num_pages: int,
+    *,
+    page_of: torch.Tensor | None = None,
+    base: int = 0,
+) -> torch.Tensor:
+    """What `pages.count_selected` computes, one index at a time; same arguments and result."""
+    counts = torch.zeros((num_groups, num_pages), dtype=torch.int32)
+    for row, group in zip(selected.tolist(), groups.tolist(), strict=True):
+        for index in row:
+            if index < 0:
+                continue
+            page = (index - base) // 64 if page_of is None else int(page_of[index // 64])
+            if 0 <= page < num_pages:
+                counts[group, page] += 1
+    return counts
+
+
+def look_up_(
+    places: torch.Tensor, pages: torch.Tensor, groups: torch.Tensor, *, base: int = 0
+) -> torch.Tensor:
+    """What `pages.look_up_` computes, in place too; same arguments and result."""
+    at = places.clamp(min=0).long()
+    tokens = pages[groups.long()].gather(1, at // 64) * 64 + at % 64 + base
+    return places.copy_(torch.where(places < 0, places, tokens))

@@ -104,7 +104,10 @@ def _fits(
         times = {
             arms[arm]["num_full"]: spread.median
             for arm, spread in spreads.items()
-            if arms[arm]["engine"] == engine and not arms[arm]["changes"]
+            # Candidate layers are neither Full nor free.
+            if arms[arm]["engine"] == engine
+            and not arms[arm]["changes"]
+            and "C" not in arms[arm]["pattern"]
         }
         line = fit.no_indexer(times)
         if line is not None:

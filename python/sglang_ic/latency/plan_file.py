@@ -78,10 +78,16 @@ def _arm(name: str, value: dict[str, Any], num_layers: int) -> Arm:
         raise PlanError(f"{what} has environment {variables!r}: give a table of strings")
     if not isinstance(flags, list) or not all(isinstance(flag, str) for flag in flags):
         raise PlanError(f"{what} has flags {flags!r}: give a list of strings")
+    pattern = LayerPattern.parse(value["pattern"], num_layers)
+    if value["engine"] == "stock" and pattern.num_candidate:
+        raise PlanError(
+            f"{what} has pattern {pattern}: stock SGLang has no C (candidate) layers and "
+            "would run them as Full; use F and S, or engine fork"
+        )
     return Arm(
         name=name,
         engine=value["engine"],
-        pattern=LayerPattern.parse(value["pattern"], num_layers),
+        pattern=pattern,
         environment=tuple(variables.items()),
         flags=tuple(flags),
     )

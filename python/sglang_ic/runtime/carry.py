@@ -33,7 +33,13 @@ def model_roles(config: Any, start_layer: int, end_layer: int) -> LayerRoles | N
             "from SGLANG_PLUGINS, or was load_plugins() not called before the model was built?"
         )
     pattern = LayerPattern.parse(resolved["pattern"], config.num_hidden_layers)
-    return LayerRoles(pattern, start_layer, end_layer, build_all=resolved["build"] == "all")
+    return LayerRoles(
+        pattern,
+        start_layer,
+        end_layer,
+        build_all=resolved["build"] == "all",
+        index_topk=config.index_topk,
+    )
 
 
 def begin_forward(model: Any, forward_batch: Any, topk_indices: torch.Tensor | None) -> Any:

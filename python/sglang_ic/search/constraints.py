@@ -117,3 +117,17 @@ def parse_retention(given: str, num_layers: int) -> int:
             f"--retention {show(given)} is not between 0 and 1: give something like 1/4 or 0.25"
         )
     return -(-share.numerator * num_layers // share.denominator)
+
+
+def refuse_candidates(pattern: LayerPattern) -> LayerPattern:
+    """The pattern, if its passes can begin at any layer.
+
+    Raises:
+        PatternError: it has candidate layers.
+    """
+    if pattern.num_candidate:
+        raise PatternError(
+            f"pattern {pattern} has C (candidate) layers: the search converts Full layers to "
+            "Shared ones only; use F and S"
+        )
+    return pattern

@@ -8,6 +8,7 @@ from sglang_ic.evaluate import arms
 from sglang_ic.evaluate.report import number, table
 from sglang_ic.evaluate.stats import clustered_mean
 from sglang_ic.pattern import LayerPattern
+from sglang_ic.search.constraints import refuse_candidates
 
 REFERENCE = "full"
 
@@ -20,7 +21,8 @@ def named_patterns(given: Sequence[str], control: Sequence[str], num_layers: int
     """
     names: dict[str, list[str]] = {}
     for text in given:
-        names.setdefault(LayerPattern.parse(text, num_layers).text, []).append(text)
+        pattern = refuse_candidates(LayerPattern.parse(text, num_layers))
+        names.setdefault(pattern.text, []).append(text)
     unique = [found[0] for text, found in names.items() if "S" in text]
     planned, _ = arms.plan(REFERENCE, unique, arms.Controls.parse(control), num_layers)
     return [

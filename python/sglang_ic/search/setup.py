@@ -11,7 +11,7 @@ from sglang_ic.evaluate.samples import Sample
 from sglang_ic.evaluate.suites import DataRequest, gather, tokenizer_encoder
 from sglang_ic.pattern import LayerPattern, PatternError
 from sglang_ic.search import fingerprint
-from sglang_ic.search.constraints import Constraints, parse_retention
+from sglang_ic.search.constraints import Constraints, parse_retention, refuse_candidates
 from sglang_ic.search.controls import Controls
 from sglang_ic.server.arguments import value_of, with_model
 
@@ -83,7 +83,7 @@ def make_setup(args: argparse.Namespace, server_argv: list[str]) -> Setup:
 def _start(given: str | None, facts: ModelFacts) -> tuple[LayerPattern, tuple[str, ...]]:
     """The pattern to start from; a checkpoint with trained sharing has some roles decided."""
     if facts.own_pattern is None:
-        return LayerPattern.parse(given or "full", facts.num_layers), ()
+        return refuse_candidates(LayerPattern.parse(given or "full", facts.num_layers)), ()
     own = facts.own_pattern
     missing = [layer for layer in range(own.num_layers) if not own.is_full(layer)]
     note = (
@@ -92,7 +92,7 @@ def _start(given: str | None, facts: ModelFacts) -> tuple[LayerPattern, tuple[st
     )
     if given is None:
         return own, (note,)
-    start = LayerPattern.parse(given, facts.num_layers)
+    start = refuse_candidates(LayerPattern.parse(given, facts.num_layers))
     wrong = sorted(set(start.full_layers) - set(own.full_layers))
     if wrong:
         raise PatternError(

@@ -14,7 +14,8 @@ PATTERN_KEYS = ("indexer_types", "cli_factor", "index_topk_pattern", "index_topk
 
 PATTERN_HELP = """\
 which layers run their indexer (F) and which reuse the nearest Full layer's top-k (S): F/S text,
-"full", "freq:N[,offset:K]", "preset:NAME", or a pattern.json file (FILE or FILE@COUNT)"""
+"full", "freq:N[,offset:K]", "preset:NAME", or a pattern.json file (FILE or FILE@COUNT)
+(C, a Full layer that scores a part of the keys, is approximate: see sglang_ic/candidates)"""
 
 # What DSA on CPU needs; sglang_ic.cpu says why of each.
 CPU_FLAGS: dict[str, str | None] = {

@@ -54,7 +54,7 @@ def refusal(resolved: Mapping[str, Any], facts: ServerFacts) -> str | None:
         resolved: ``IndexCacheConfig.as_dict()``.
     """
     build_all = resolved["build"] == "all"
-    if resolved["num_shared"] == 0 and not build_all:
+    if not resolved["num_shared"] + resolved["num_candidate"] and not build_all:
         return None  # all Full is upstream's own way; everything upstream allows is allowed
     pattern = f"the pattern {resolved['pattern']} (from {resolved['source']})"
     if facts.device not in SUPPORTED_DEVICES:
@@ -77,7 +77,26 @@ def refusal(resolved: Mapping[str, Any], facts: ServerFacts) -> str | None:
             f"the prefill CUDA-graph backend tc_piecewise cannot be combined with {pattern}; "
             "use --cuda-graph-backend-prefill breakable or disabled"
         )
-    return _build_all_refusal(facts) if build_all else None
+    if build_all and (reason := _build_all_refusal(facts)) is not None:
+        return reason
+    return _candidates_refusal(pattern, facts) if resolved["num_candidate"] else None
+
+
+def _candidates_refusal(pattern: str, facts: ServerFacts) -> str | None:
+    """What candidate layers cannot be combined with: they need the selection of this very pass."""
+    clashes = {
+        "pipeline parallelism (--pp-size > 1)": facts.pp_size > 1,
+        "prefill CUDA graphs (give --disable-prefill-cuda-graph)": facts.device == "cuda"
+        and facts.prefill_graph != "disabled",
+        "speculative decoding": facts.speculative,
+    }
+    found = [name for name, clash in clashes.items() if clash]
+    if not found:
+        return None
+    return (
+        f"{pattern} has candidate layers (C), which cannot be combined with {', '.join(found)}; "
+        "drop those, or make the candidate layers F"
+    )
 
 
 def _build_all_refusal(facts: ServerFacts) -> str | None:

@@ -73,6 +73,8 @@ def describe(model_runner: Any) -> dict[str, Any] | None:
         "num_layers": pattern.num_layers,
         "num_full": pattern.num_full,
         "num_shared": pattern.num_shared,
+        "num_candidate": pattern.num_candidate,
+        "candidate_pages": roles.candidate_pages,
         "owners": list(pattern.owners),
         "index_topk": resolved["index_topk"],
         "build": resolved["build"],

@@ -106,3 +106,10 @@ def test_checkpoint_with_trained_sharing_has_a_pattern_of_its_own():
     assert own_pattern(frozenset({0, 2}), 4).text == "FSFS"
     with pytest.raises(PatternError, match="layer 0"):
         own_pattern(frozenset({1}), 4)
+
+
+def test_a_pattern_with_candidate_layers_has_no_controls(monkeypatch):
+    monkeypatch.setenv("SGLANG_IC_APPROXIMATE_CANDIDATE_PAGES", "20")
+    arms, notes = plan("full", ["FCCCCCCC", "FFSSSSSS"], Controls(True, 1), 8)
+    assert [arm.kind for arm in arms] == ["reference", "pattern", "pattern", "uniform", "random"]
+    assert {arm.pattern.num_full for arm in arms[3:]} == {2} and notes == ()

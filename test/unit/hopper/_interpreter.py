@@ -12,11 +12,14 @@ import traceback
 
 import torch
 
+from sglang_ic.hopper.pages import count_selected, look_up_
 from sglang_ic.hopper.scoring import score
 from sglang_ic.hopper.select import select
 from sglang_ic.hopper.slots import to_slots_
 
-FUNCTIONS = {function.__name__: function for function in (score, select, to_slots_)}
+FUNCTIONS = {
+    function.__name__: function for function in (count_selected, look_up_, score, select, to_slots_)
+}
 
 while True:
     try:

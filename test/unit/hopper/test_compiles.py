@@ -4,7 +4,7 @@ import pytest
 
 triton = pytest.importorskip("triton")
 
-from sglang_ic.hopper import kernels, scoring, slots  # noqa: E402
+from sglang_ic.hopper import kernels, pages, scoring, slots  # noqa: E402
 
 SELECT = {"TOPK": 2048, "LANES": 256, "LEVELS": 32}
 CASES = {
@@ -18,6 +18,12 @@ CASES = {
         {**SELECT, "TOPK_POWER": 2048, "BLOCK": 512, "HAS_TABLE": True},
         16,
     ),
+    "count": (
+        pages.count_kernel,
+        {"K": 2048, "BLOCK": 1024, "PAGE": 64, "HAS_TABLE": True},
+        4,
+    ),
+    "look up": (pages.look_up_kernel, {"K": 2048, "BLOCK": 1024, "PAGE": 64}, 4),
     "slots": (slots._slots_kernel, {"K": 2048, "BLOCK": 1024}, 4),
     "score": (
         scoring.score_kernel,
@@ -27,6 +33,8 @@ CASES = {
 }
 FLOATS = {"scores", "kept", "k_scale", "weights"}
 NUMBERS = {"score_stride", "table_stride", "selected_stride", "position_stride", "num_rows"}
+NUMBERS |= {"place_stride", "num_pages", "base"}
+UNALIGNED = {"num_rows", "num_pages", "base"}
 
 
 def pointer(name):
@@ -50,7 +58,7 @@ def test_kernel_compiles_for_hopper(name):
             attrs={
                 position[n]: [["tt.divisibility", 16]]
                 for n in position
-                if n not in constants and n != "num_rows"
+                if n not in constants and n not in UNALIGNED
             },
         ),
         target=GPUTarget("cuda", 90, 32),

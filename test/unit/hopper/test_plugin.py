@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from sglang_ic.candidates.switch import CANDIDATE_PAGES
 from sglang_ic.hopper import plugin
 from sglang_ic.hopper.switches import PREFILL_SCORES, PREFILL_TOPK
 
@@ -14,7 +15,7 @@ pytest.importorskip("sglang.srt.plugins.hook_registry", exc_type=ImportError)
 
 @pytest.fixture(autouse=True)
 def _no_switches(monkeypatch):
-    for name in (PREFILL_TOPK, PREFILL_SCORES):
+    for name in (PREFILL_TOPK, PREFILL_SCORES, CANDIDATE_PAGES):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -49,6 +50,19 @@ def test_the_scores_switch_attaches_its_hook(monkeypatch, attached):
     assert attached == ["scores_with_triton_kernel"]
 
 
+def test_the_variable_of_candidate_layers_attaches_their_hook(monkeypatch, attached):
+    monkeypatch.setenv(CANDIDATE_PAGES, "512")
+    plugin.register()
+    assert attached == ["topk_of_candidates"]
+
+
+def test_candidate_layers_on_cpu_attach_nothing_here(monkeypatch, attached):
+    monkeypatch.setenv(CANDIDATE_PAGES, "512")
+    monkeypatch.setattr("sglang.srt.utils.is_cuda", lambda: False)
+    plugin.register()
+    assert attached == []
+
+
 def test_a_switch_without_a_gpu_stops(monkeypatch, attached):
     monkeypatch.setenv(PREFILL_TOPK, "triton")
     monkeypatch.setattr("sglang.srt.utils.is_cuda", lambda: False)
@@ -69,7 +83,8 @@ from sglang_ic.hopper.switches import Switches
 from sglang_ic.seams import attach
 
 wanted = plugin.seams(Switches(prefill_topk=sys.argv[1], prefill_scores="triton"))
-assert len(wanted) == 2 and all(seam.problem() for seam in wanted)
+wanted += (plugin.CANDIDATES,)
+assert len(wanted) == 3 and all(seam.problem() for seam in wanted)
 attach(wanted, "a test")
 assert not any(seam.problem() for seam in wanted)
 

@@ -132,6 +132,14 @@ def test_an_arm_with_flags_of_its_own_is_in_no_line_and_no_control_but_says_so()
     assert "- fork full, x runs with `SGLANG_IC_X=1`." in report.markdown(made, None)
 
 
+def test_candidate_layers_are_left_out_of_the_line():
+    plain = document.build(LINES)["rows"][0]["no_indexer"]
+    candidates = {"engine": "fork", "pattern": "FCCC", "changes": ""}
+    begun = {**run(), "arms": {**ARMS, "fork candidates": candidates}}
+    lines = [begun, *LINES[1:], value("fork candidates", 3.0)]
+    assert document.build(lines)["rows"][0]["no_indexer"] == plain
+
+
 def test_the_control_is_the_fork_over_stock_at_one_pattern():
     (control,) = document.build(LINES)["rows"][0]["controls"]
     assert (control["fork"], control["stock"]) == ("fork full", "stock full")

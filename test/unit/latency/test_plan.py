@@ -146,3 +146,13 @@ def test_a_missing_file_and_a_missing_part_are_named(tmp_path):
         plan_file.read(tmp_path / "none.toml")
     with pytest.raises(PlanError, match="no part 'two'; accepted: one"):
         plan_file.parse(GOOD, Path()).part("two")
+
+
+def test_stock_cannot_run_candidate_layers(monkeypatch):
+    monkeypatch.setenv("SGLANG_IC_APPROXIMATE_CANDIDATE_PAGES", "20")
+    pattern = "F" + "C" * 15
+    given = changed(["arms", "stock full", "pattern"], pattern)
+    with pytest.raises(PlanError, match="stock SGLang has no C .* run them as Full"):
+        plan_file.parse(given, Path())
+    parsed = plan_file.parse(changed(["arms", "fork 4", "pattern"], pattern), Path())
+    assert parsed.parts[0].arms[1].pattern.text == pattern

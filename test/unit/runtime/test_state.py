@@ -5,7 +5,7 @@ import torch
 
 from sglang_ic.pattern import LayerPattern
 from sglang_ic.runtime.roles import LayerRoles
-from sglang_ic.runtime.state import IndexCacheError, IndexCacheState
+from sglang_ic.runtime.state import IndexCacheError, IndexCacheState, candidates_of
 
 K = 4
 
@@ -137,3 +137,64 @@ def test_counts_add_up():
     held.count((2, 2))
     held.count((2, 2))
     assert held.totals == (4, 4)
+
+
+def candidate_roles(monkeypatch, text="FSCSC", pages="20"):
+    monkeypatch.setenv("SGLANG_IC_APPROXIMATE_CANDIDATE_PAGES", pages)
+    return LayerRoles(LayerPattern(text), 0, len(text), build_all=True, index_topk=K)
+
+
+def test_candidate_layer_reads_the_selection_before_it_and_publishes_its_own(monkeypatch):
+    state = IndexCacheState(candidate_roles(monkeypatch))
+    first, second = rows(1), rows(2)
+    state.publish(0, first)
+    assert [state.candidates_for(layer) for layer in (0, 1)] == [None, None]
+    assert state.runs_indexer(0) and not state.runs_indexer(1) and state.runs_indexer(2)
+    assert state.candidates_for(2) is first
+    state.publish(2, second)
+    assert not state.runs_indexer(3)
+    assert state.topk_for(3) is second
+    assert state.candidates_for(4) is second
+    assert state.runs_indexer(4)
+    state.close(all_layers=True)
+    assert (state.num_run, state.num_skipped) == (3, 2)
+
+
+def test_candidates_of_another_layer_are_an_error(monkeypatch):
+    state = IndexCacheState(candidate_roles(monkeypatch))
+    state.publish(0, rows(1))
+    with pytest.raises(IndexCacheError, match="layer 4 needs the indices of candidate layer 2"):
+        state.candidates_for(4)
+    state.close(all_layers=False)
+    with pytest.raises(IndexCacheError, match="has ended"):
+        state.candidates_for(2)
+
+
+def test_a_pass_that_needs_no_indices_has_no_candidates(monkeypatch):
+    state = IndexCacheState(candidate_roles(monkeypatch))
+    state.publish(0, None)
+    assert state.candidates_for(2) is None
+
+
+def test_an_indexer_asks_the_batch_for_its_candidates(monkeypatch):
+    from types import SimpleNamespace
+
+    assert candidates_of(SimpleNamespace(), 1) is None
+    assert candidates_of(SimpleNamespace(index_cache=None), 1) is None
+    state = IndexCacheState(candidate_roles(monkeypatch))
+    held = rows(1)
+    state.publish(0, held)
+    batch = SimpleNamespace(index_cache=state)
+    assert candidates_of(batch, 1) is None
+    previous, num_pages = candidates_of(batch, 2)
+    assert previous is held and num_pages == 20
+
+
+def test_roles_take_candidate_layers_only_with_enough_pages(monkeypatch):
+    held = candidate_roles(monkeypatch)
+    assert held.candidate_pages == 20 and held.per_pass == (3, 2)
+    held.set_pattern(held.parse("FSFSF"))
+    assert held.candidate_pages is None
+    monkeypatch.setenv("SGLANG_IC_APPROXIMATE_CANDIDATE_PAGES", "16")
+    with pytest.raises(ValueError, match="too small"):
+        held.parse("FCCCC")

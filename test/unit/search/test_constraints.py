@@ -5,7 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sglang_ic.pattern import LayerPattern, PatternError
-from sglang_ic.search.constraints import Constraints, parse_retention, pipeline_blocks
+from sglang_ic.search.constraints import (
+    Constraints,
+    parse_retention,
+    pipeline_blocks,
+    refuse_candidates,
+)
 
 FULL = LayerPattern.full(8)
 
@@ -64,3 +69,10 @@ def test_contradictions_are_refused(start, num_full, keep_full, num_blocks, word
     with pytest.raises(PatternError, match=words) as refused:
         Constraints.make(LayerPattern.parse(start, 8), num_full, keep_full, num_blocks)
     assert "\n" not in str(refused.value)
+
+
+def test_candidate_layers_are_not_searched(monkeypatch):
+    monkeypatch.setenv("SGLANG_IC_APPROXIMATE_CANDIDATE_PAGES", "20")
+    assert refuse_candidates(FULL) is FULL
+    with pytest.raises(PatternError, match="FCFCFCFC has C .* Full layers to Shared ones only"):
+        refuse_candidates(LayerPattern.parse("FCFCFCFC", 8))

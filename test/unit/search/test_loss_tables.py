@@ -55,3 +55,9 @@ def test_the_table_has_increases_per_token():
     text = loss_tables.terminal({"data": DATA, "patterns": patterns, "losses": losses})
     row = next(line for line in text.splitlines() if line.startswith("| FS"))
     assert "0.1000 0.0000" in row and "0.2000 " in row
+
+
+def test_candidate_layers_are_refused(monkeypatch):
+    monkeypatch.setenv("SGLANG_IC_APPROXIMATE_CANDIDATE_PAGES", "20")
+    with pytest.raises(PatternError, match="FCCS has C"):
+        loss_tables.named_patterns(["FCCS"], [], 4)

@@ -16,8 +16,15 @@ PLAIN = ServerFacts(
     hisparse=False,
     disaggregation=False,
 )
-SHARED = {"pattern": "FSFS", "source": "config.json", "num_shared": 2, "build": "pattern"}
-FULL = {"pattern": "FFFF", "source": "default", "num_shared": 0, "build": "pattern"}
+SHARED = {
+    "pattern": "FSFS",
+    "source": "config.json",
+    "num_shared": 2,
+    "num_candidate": 0,
+    "build": "pattern",
+}
+FULL = {**SHARED, "pattern": "FFFF", "source": "default", "num_shared": 0}
+CANDIDATE = {**SHARED, "pattern": "FCCC", "num_shared": 0, "num_candidate": 3}
 BUILD_ALL = {**FULL, "build": "all"}
 
 CLASHES = [
@@ -35,6 +42,27 @@ BUILD_ALL_CLASHES = [
     ({"hisparse": True}, "--enable-hisparse"),
     ({"disaggregation": True}, "--disaggregation-mode"),
 ]
+
+
+CANDIDATE_CLASHES = [
+    *((change, words.replace("FSFS", "FCCC")) for change, words in CLASHES),
+    ({"pp_size": 2}, "FCCC .* candidate layers .*--pp-size"),
+    ({"prefill_graph": "breakable"}, "FCCC .* --disable-prefill-cuda-graph"),
+    ({"speculative": True}, "FCCC .* speculative decoding"),
+]
+
+
+@pytest.mark.parametrize("change, words", CANDIDATE_CLASHES)
+@pytest.mark.parametrize("build", ["pattern", "all"])
+def test_a_clash_with_candidate_layers_is_refused(change, words, build):
+    import re
+
+    eager = PLAIN._replace(prefill_graph="disabled", decode_graph="disabled")
+    resolved = {**CANDIDATE, "build": build}
+    assert refusal(resolved, eager) is None
+    assert refusal(resolved, eager._replace(device="cpu", prefill_graph="breakable")) is None
+    reason = refusal(resolved, eager._replace(**change))
+    assert re.search(words if build == "pattern" else "cannot", reason)
 
 
 def test_a_plain_server_takes_a_pattern():
