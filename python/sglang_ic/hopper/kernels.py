@@ -37,11 +37,12 @@ def _score_of(key):
 @triton.jit
 def _kth_largest(key, valid, rank, BITS: tl.constexpr):
     """The largest key that at least `rank` of the valid keys reach, in its upper BITS bits."""
+    key = tl.where(valid, key, 0)  # reaches no trial
     found = tl.full((), 0, tl.uint32)
     bit = tl.full((), 0x80000000, tl.uint32)
     for _ in range(BITS):
         trial = found | bit
-        reached = tl.sum((valid & (key >= trial)).to(tl.int32), 0)
+        reached = tl.sum((key >= trial).to(tl.int32), 0)
         found = tl.where(reached >= rank, trial, found)
         bit = bit >> 1
     return found
@@ -169,22 +170,8 @@ def collect_kernel(
 
 
 @triton.jit
-def _choose_among_kept(
-    out,
-    table,
-    kept,
-    positions,
-    counts,
-    wanted,
-    LANES: tl.constexpr,
-    LEVELS: tl.constexpr,
-    HAS_TABLE: tl.constexpr,
-):
+def _choose_among_kept(out, table, key, position, valid, wanted, HAS_TABLE: tl.constexpr):
     """Write the top-k of what was kept: the whole top-k is in it."""
-    at = tl.arange(0, LANES * LEVELS)
-    valid = at // LANES < tl.load(counts + at % LANES)
-    key = _ordered(tl.load(kept + at, mask=valid, other=0.0))
-    position = tl.load(positions + at, mask=valid, other=0)
     last = _kth_largest(key, valid, wanted, 32)
     above = valid & (key > last)
     equal = valid & (key == last)
@@ -274,18 +261,12 @@ def choose_kernel(
     lane = tl.arange(0, TOPK_POWER)
     tl.store(out + lane, -1, mask=(lane >= wanted) & (lane < TOPK))
     if (tl.sum(count, 0) >= wanted) & (tl.max(count, 0) <= LEVELS):
-        list_of_row = row * (LEVELS * LANES)
-        _choose_among_kept(
-            out,
-            table,
-            kept + list_of_row,
-            positions + list_of_row,
-            counts + row * LANES,
-            wanted,
-            LANES,
-            LEVELS,
-            HAS_TABLE,
-        )
+        at = tl.arange(0, LANES * LEVELS)
+        valid = at // LANES < tl.load(counts + row * LANES + at % LANES)
+        lists = row * (LEVELS * LANES)
+        key = _ordered(tl.load(kept + lists + at, mask=valid, other=0.0))
+        position = tl.load(positions + lists + at, mask=valid, other=0)
+        _choose_among_kept(out, table, key, position, valid, wanted, HAS_TABLE)
     else:
         first = scores + row * score_stride + tl.load(starts + row)
         _choose_in_row(out, table, first, length, wanted, BLOCK, HAS_TABLE)

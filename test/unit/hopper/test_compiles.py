@@ -4,9 +4,10 @@ import pytest
 
 triton = pytest.importorskip("triton")
 
-from sglang_ic.hopper import kernels, scoring, slots  # noqa: E402
+from sglang_ic.hopper import fused_kernels, kernels, sampling, scoring, slots  # noqa: E402
 
 SELECT = {"TOPK": 2048, "LANES": 256, "LEVELS": 32}
+TILE = {"H": 32, "D": 128, "BLOCK_Q": 8, "BLOCK_K": 64, "STAGES": 3}
 CASES = {
     "collect": (
         kernels.collect_kernel,
@@ -19,9 +20,22 @@ CASES = {
         16,
     ),
     "slots": (slots._slots_kernel, {"K": 2048, "BLOCK": 1024}, 4),
-    "score": (
-        scoring.score_kernel,
-        {"H": 32, "D": 128, "BLOCK_Q": 8, "BLOCK_K": 64, "STAGES": 3},
+    "score": (scoring.score_kernel, TILE, 4),
+    "gather": (sampling.gather_kernel, {"D": 128, "STEP": 32, "BLOCK": 64}, 4),
+    "bound": (
+        sampling.bound_kernel,
+        {"AIM": 4096, "CAPACITY": 8192, "STEP": 32, "SAMPLES": 8192},
+        8,
+    ),
+    "keep": (fused_kernels.keep_kernel, {**TILE, "LEVELS": 128}, 4),
+    "choose_kept": (
+        fused_kernels.choose_kept_kernel,
+        {"TOPK": 2048, "TOPK_POWER": 2048, "LANES": 64, "LEVELS": 128, "HAS_TABLE": True},
+        16,
+    ),
+    "rescue": (
+        fused_kernels.rescue_kernel,
+        {**TILE, "TOPK": 2048, "BLOCK": 512, "HAS_TABLE": True},
         4,
     ),
 }
