@@ -47,7 +47,7 @@ def keep_kernel(
     starts,  # [R] int32
     ends,  # [R] int32
     bounds,  # [R] float32
-    kept,  # [R, BLOCK_K, LEVELS] uint64 out: bits of the score, then the position in the window
+    kept,  # [R, BLOCK_K, LEVELS] int64 out: bits of the score, then the position in the window
     counts,  # [R, BLOCK_K] int32 out: scores that passed, also those beyond LEVELS
     num_rows,
     H: tl.constexpr,
@@ -91,7 +91,7 @@ def keep_kernel(
 
 @triton.jit
 def choose_kept_kernel(
-    kept,  # [R, LANES, LEVELS] uint64, from keep_kernel
+    kept,  # [R, LANES, LEVELS] int64, from keep_kernel
     counts,  # [R, LANES] int32
     starts,  # [R] int32
     ends,  # [R] int32

@@ -52,8 +52,8 @@ POINTERS = {
 # Names that are something else in one kernel.
 OTHER_POINTERS = {
     "gather": {"k": "*u8"},
-    "keep": {"kept": "*u64"},
-    "choose_kept": {"kept": "*u64"},
+    "keep": {"kept": "*i64"},
+    "choose_kept": {"kept": "*i64"},
 }
 
 
