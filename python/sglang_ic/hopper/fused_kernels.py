@@ -3,7 +3,7 @@
 Every row has a bound (``sampling``) that somewhat more than `topk` scores should reach. The
 scoring kernel keeps those that do, with their positions, and counts them. The count proves the
 guess: if at least `topk` were kept and none was lost, the whole top-k is among them, and is then
-found there exactly (``kernels``). Where the proof fails, the scores of that block of rows are
+found there exactly (``choosing``). Where the proof fails, the scores of that block of rows are
 computed again, written, and selected from whole. The guess decides only speed.
 
 One program sees all keys of its rows, and key c of a block of rows goes to lane c % BLOCK_K of each
@@ -15,7 +15,8 @@ row's lists: a list has one writer, so there are no atomics, and its order is th
 import triton
 import triton.language as tl
 
-from sglang_ic.hopper.kernels import _choose_among_kept, _choose_in_row, _ordered
+from sglang_ic.hopper.choosing import choose_among_kept, choose_in_row
+from sglang_ic.hopper.ordering import ordered
 from sglang_ic.hopper.scoring import load_block, score_block, score_keys
 
 
@@ -123,9 +124,9 @@ def choose_kept_kernel(
         at = tl.arange(0, LANES * LEVELS)
         valid = at % LEVELS < tl.load(counts + row * LANES + at // LEVELS)
         entry = tl.load(kept + row * (LEVELS * LANES) + at, mask=valid, other=0)
-        key = _ordered((entry >> 32).to(tl.uint32).to(tl.float32, bitcast=True))
+        key = ordered((entry >> 32).to(tl.uint32).to(tl.float32, bitcast=True))
         position = (entry & 0xFFFFFFFF).to(tl.int32)
-        _choose_among_kept(out, table, key, position, valid, wanted, HAS_TABLE)
+        choose_among_kept(out, table, key, position, valid, wanted, HAS_TABLE)
 
 
 @triton.jit
@@ -189,7 +190,7 @@ def rescue_kernel(
                     table = page_table
                     if HAS_TABLE:
                         table += tl.load(requests + row).to(tl.int64) * table_stride
-                    _choose_in_row(
+                    choose_in_row(
                         selected + wide * selected_stride,
                         table,
                         base + wide * score_stride + start,

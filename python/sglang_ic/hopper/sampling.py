@@ -13,7 +13,7 @@ import torch
 import triton
 import triton.language as tl
 
-from sglang_ic.hopper.kernels import _kth_largest, _ordered, _score_of
+from sglang_ic.hopper.ordering import kth_largest, ordered, score_of
 from sglang_ic.hopper.scoring import score
 
 
@@ -69,7 +69,7 @@ def bound_kernel(
     valid = (key >= start) & (key < end)
     drawn = tl.load(samples + row * sample_stride + sample, mask=valid, other=0.0)
     rank = AIM * tl.sum(valid.to(tl.int32), 0) // tl.maximum(end - start, 1)
-    bound = _score_of(_kth_largest(_ordered(drawn), valid, tl.maximum(rank, 1), 20))
+    bound = score_of(kth_largest(ordered(drawn), valid, tl.maximum(rank, 1), 20))
     tl.store(bounds + row, tl.where(end - start <= CAPACITY, -float("inf"), bound))
 
 
