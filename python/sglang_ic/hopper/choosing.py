@@ -14,14 +14,14 @@ from sglang_ic.hopper.ordering import kth_largest, ordered
 @triton.jit
 def choose_among_kept(out, table, key, position, valid, wanted, HAS_TABLE: tl.constexpr):
     """Write the top-k of what was kept: the whole top-k is in it."""
-    last = kth_largest(key, valid, wanted, 32)
+    last = kth_largest(key, valid, wanted)
     above = valid & (key > last)
     equal = valid & (key == last)
     room = wanted - tl.sum(above.to(tl.int32), 0)
     if tl.sum(equal.to(tl.int32), 0) > room:
         # The lowest positions have the largest complements.
         turned = (0x7FFFFFFF - position).to(tl.uint32)
-        equal = equal & (turned >= kth_largest(turned, equal, room, 32))
+        equal = equal & (turned >= kth_largest(turned, equal, room))
     taken = above | equal
     place = tl.cumsum(taken.to(tl.int32), 0) - 1
     if HAS_TABLE:

@@ -82,7 +82,7 @@ def collect_kernel(
     passed = tl.full((), 0, tl.int32)
     tries = tl.full((), 0, tl.int32)
     while (tries < TRIES) & ((passed < wanted) | (tl.max(count, 0) > LEVELS)):
-        bound = score_of(kth_largest(sample, sample == sample, rank, 16))
+        bound = score_of(kth_largest(sample, sample == sample, rank))
         count = tl.zeros((LANES,), tl.int32)
         # Eight loads in flight before the first is used.
         for offset in range(0, length // tile * tile, tile):

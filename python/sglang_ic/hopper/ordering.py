@@ -24,14 +24,29 @@ def score_of(key):
 
 
 @triton.jit
-def kth_largest(key, valid, rank, BITS: tl.constexpr):
-    """The largest key that at least `rank` of the valid keys reach, in its upper BITS bits."""
-    key = tl.where(valid, key, 0)  # reaches no trial
-    found = tl.full((), 0, tl.uint32)
+def kth_largest(key, valid, rank):
+    """A key that exactly `rank` of the valid keys reach; if equal keys leave none, the largest that
+    more of them reach.
+
+    Bisects the keys' range bit by bit, each time counting all of them. Among thousands of different
+    scores about half of the bits are enough to tell two neighbours apart.
+    """
+    key = tl.where(valid, key, 0)
+    lowest = tl.min(tl.where(valid, key, 0xFFFFFFFF), 0)
+    # From the range's highest bit; no valid key has none.
+    highest = tl.max(key, 0)
+    span = highest - tl.minimum(lowest, highest)
     bit = tl.full((), 0x80000000, tl.uint32)
-    for _ in range(BITS):
-        trial = found | bit
-        reached = tl.sum((key >= trial).to(tl.int32), 0)
-        found = tl.where(reached >= rank, trial, found)
+    while bit > span:
+        bit = bit >> 1
+    found = lowest
+    reached = tl.sum(valid.to(tl.int32), 0)
+    while (bit > 0) & (reached != rank):
+        trial = found + bit
+        count = tl.sum((key >= trial).to(tl.int32), 0)
+        # A sum that wraps is beyond the range.
+        enough = (count >= rank) & (trial > found)
+        found = tl.where(enough, trial, found)
+        reached = tl.where(enough, count, reached)
         bit = bit >> 1
     return found

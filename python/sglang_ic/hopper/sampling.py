@@ -69,7 +69,7 @@ def bound_kernel(
     valid = (key >= start) & (key < end)
     drawn = tl.load(samples + row * sample_stride + sample, mask=valid, other=0.0)
     rank = AIM * tl.sum(valid.to(tl.int32), 0) // tl.maximum(end - start, 1)
-    bound = score_of(kth_largest(ordered(drawn), valid, tl.maximum(rank, 1), 20))
+    bound = score_of(kth_largest(ordered(drawn), valid, tl.maximum(rank, 1)))
     tl.store(bounds + row, tl.where(end - start <= CAPACITY, -float("inf"), bound))
 
 

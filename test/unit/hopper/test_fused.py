@@ -211,13 +211,15 @@ def test_rows_in_blocks_select_the_same(interpreted):
     rows_alike(fused(interpreted, *inputs, starts, lengths, TOPK, scratch_bytes=budget), whole)
 
 
-def test_one_program_rescues_all_rows(interpreted):
+@pytest.mark.parametrize("num_programs", [1, 2])
+def test_few_programs_rescue_all_rows(interpreted, num_programs):
     scores = torch.ones(KEYS)
-    inputs = inputs_that_score(scores, 11)
-    starts, lengths = whole_windows(11)
-    lengths -= torch.arange(11, dtype=torch.int32)
-    expected = reference.select_positions(scores.expand(11, -1), starts, lengths, TOPK)
-    rows_alike(fused(interpreted, *inputs, starts, lengths, TOPK, rescue_bytes=0), expected)
+    inputs = inputs_that_score(scores, 19)
+    starts, lengths = whole_windows(19)
+    lengths -= torch.arange(19, dtype=torch.int32)
+    expected = reference.select_positions(scores.expand(19, -1), starts, lengths, TOPK)
+    budget = num_programs * SIZES.block_q * KEYS * 4
+    rows_alike(fused(interpreted, *inputs, starts, lengths, TOPK, rescue_bytes=budget), expected)
 
 
 @pytest.mark.parametrize("equal", [False, True])
@@ -285,6 +287,19 @@ def test_samples_are_one_key_of_each_step(interpreted, num_keys, step):
     assert torch.equal(found[: len(keys)], k.view(torch.uint8)[keys])
     assert torch.equal(sampled_scale[: len(keys)], k_scale[keys])
     assert not found[len(keys) :].any() and len(found) == -(-num_keys // step)
+
+
+def test_a_bound_is_the_rank_that_stands_for_the_aim(interpreted):
+    """Of the samples in the row's own window, or none where the window is kept whole."""
+    starts, lengths = ragged_windows()
+    scores = torch.randn(KEYS, generator=torch.Generator().manual_seed(5))
+    inputs = inputs_that_score(scores, len(starts))
+    bounds = guessed_bounds(interpreted, inputs, starts, lengths)
+    keys = torch.tensor(sampled_keys(KEYS, SIZES.step))
+    for start, length, bound in zip(starts.tolist(), lengths.tolist(), bounds, strict=True):
+        inside = scores[keys[(keys >= start) & (keys < start + length)]]
+        rank = max(SIZES.aim * len(inside) // max(length, 1), 1)
+        assert bound == -INF if length <= CAPACITY else (inside >= bound).sum() == rank
 
 
 def test_samples_are_spread_over_their_steps():
