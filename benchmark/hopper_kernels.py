@@ -84,6 +84,11 @@ class Bench:
 
 def prefill(bench: Bench, num_rows: int, num_keys: int, num_heads: int, device) -> None:
     """One layer, one chunk: `num_rows` queries at the end of `num_keys` keys of one request."""
+    from sglang_ic.hopper import hooks
+    from sglang_ic.hopper.fused import score_and_select
+    from sglang_ic.hopper.select import select
+    from sglang_ic.hopper.slots import to_slots_
+
     case = f"prefill {num_rows}x{num_keys}"
     lengths = torch.arange(num_keys - num_rows + 1, num_keys + 1, dtype=torch.int32, device=device)
     starts, requests = torch.zeros_like(lengths), torch.zeros_like(lengths)
@@ -116,6 +121,15 @@ def prefill(bench: Bench, num_rows: int, num_keys: int, num_heads: int, device) 
             error = (ours[-1, :num_keys] - scores[-1, :num_keys]).norm() / scores[-1].norm()
             bench.rows[-1]["relative_difference"] = error.item()
         del ours
+    fused = bench.time(
+        case,
+        "scores and top-k: fused",
+        lambda: score_and_select(
+            q, k, k_scale, weights, starts, lengths, TOPK, page_table, requests
+        ),
+        0,
+        products,
+    )
 
     def older(table, bounds, rows):
         from sgl_kernel import fast_topk_transform_fused
@@ -149,10 +163,6 @@ def prefill(bench: Bench, num_rows: int, num_keys: int, num_heads: int, device) 
     bench.time(case, "top-k: upstream, in two pieces", in_two_pieces, score_gb)
     bench.time(case, "  of it: page-table rows copied", lambda: page_table[requests], score_gb)
 
-    from sglang_ic.hopper import hooks
-    from sglang_ic.hopper.select import select
-    from sglang_ic.hopper.slots import to_slots_
-
     rows = hooks.Rows(starts, lengths, requests)
     found = {}
     found["ragged"] = bench.time(
@@ -167,6 +177,11 @@ def prefill(bench: Bench, num_rows: int, num_keys: int, num_heads: int, device) 
         lambda: select(scores, starts, lengths, TOPK, page_table, requests),
         score_gb,
     )
+    if fused is not None:
+        scores = in_triton(*arguments)  # the sets of the pair that it stands for
+        pair = select(scores, starts, lengths, TOPK, page_table, requests).sort().values
+        wrong = int((fused.sort().values != pair).any(1).sum())
+        bench.rows.append({"case": case, "name": "fused", "rows_unlike_pair": wrong})
     positions = torch.randint(0, num_keys, (num_rows, TOPK), dtype=torch.int32, device=device)
     bench.time(
         case,

@@ -5,6 +5,7 @@ Reads the installed SGLang's source: nothing has to start, and no GPU is needed.
 
 import ast
 import importlib.util
+import re
 from functools import cache
 from pathlib import Path
 
@@ -121,7 +122,7 @@ FACTS = [
         DSA + "utils.py",
         "resolve_fp8_mqa_logits_fn",
         ["return deep_gemm.fp8_mqa_logits"],
-        "hooks.scores_with_triton_kernel stands in for this function",
+        "hooks.scores_with_triton_kernel and scores_with_fused_kernel stand in for this function",
     ),
     (
         DSA + "dsa_indexer.py",
@@ -186,6 +187,40 @@ def test_upstream_still_does_what_we_lean_on(path, name, needles, why):
     found = text(path, name)
     for needle in needles:
         assert needle in found, f"{path}: {name} no longer has {needle!r}; look again: {why}"
+
+
+def test_what_upstream_does_with_prefill_scores_is_known():
+    """Deferred scores have a length, a shape and scatter_, and top-k knows them; nothing else."""
+    function = definition(DSA + "dsa_indexer.py", "Indexer._get_topk_ragged")
+    names = {"logits", "logits_chunk"}
+    uses = {
+        " ".join(ast.unparse(node).split()).partition("(")[0]
+        for node in ast.walk(function)
+        if not isinstance(node, ast.Assign)
+        and any(isinstance(c, ast.Name) and c.id in names for c in ast.iter_child_nodes(node))
+    }
+    why = "look again at DeferredScores in sglang_ic/hopper/deferred.py"
+    assert uses == {
+        *("logits.shape", "self._mask_init_and_local_tokens", "metadata.topk_transform"),
+    }, why
+    masking = text(DSA + "dsa_indexer.py", "Indexer._mask_init_and_local_tokens")
+    before, _, after = masking.partition("row_starts is None")
+    assert "num_init_tokens == 0 and self.num_local_tokens == 0: return logits" in before, why
+    assert set(re.findall(r"logits\.(\w+)", after)) == {"shape", "scatter_"}, why
+
+
+def test_only_the_prefill_indexer_asks_for_scores():
+    """Deferred scores must reach the hooked top-k, whoever asked for them."""
+    spec = importlib.util.find_spec("sglang")
+    if spec is None:
+        pytest.skip("no SGLang here")
+    root = Path(spec.origin).parent / "srt"
+    calls = {
+        path.name: path.read_text(errors="replace").count("resolve_fp8_mqa_logits_fn()(")
+        for path in root.rglob("*.py")
+        if "resolve_fp8_mqa_logits_fn" in path.read_text(errors="replace")
+    }
+    assert calls == {"dsa_indexer.py": 2, "utils.py": 0}
 
 
 def test_the_metadata_has_the_fields_that_are_read():

@@ -141,6 +141,97 @@ def test_upstreams_older_kernel_selects_the_same_sets(kind):
     assert torch.equal(upstream.sort().values, expected.sort().values)
 
 
+def indexer_inputs(num_rows, num_keys, num_heads=32):
+    q = random(num_rows, num_heads, 128).to(torch.float8_e4m3fn)
+    k = random(num_keys, 128).to(torch.float8_e4m3fn)
+    return q, k, random(num_keys).abs() + 0.1, random(num_rows, num_heads)
+
+
+def inputs_that_score(scores):
+    """Inputs for which every row scores key s with scores[s], exactly, whatever it is."""
+    q, k, _, weights = (torch.zeros_like(t) for t in indexer_inputs(64, WIDTH))
+    one = torch.ones((), device="cuda")
+    q[:, 3, 5], k[:, 5], weights[:, 3] = one.to(q.dtype), one.to(k.dtype), one
+    return q, k, scores.contiguous(), weights
+
+
+def the_pair(inputs, starts, lengths, page_table, requests):
+    from sglang_ic.hopper.scoring import score
+    from sglang_ic.hopper.select import select
+
+    scores = score(*inputs, starts, starts + lengths)
+    return select(scores, starts, lengths, TOPK, page_table, requests)
+
+
+@pytest.mark.parametrize("num_heads", [32, 64])
+def test_fused_is_the_pair_every_time(num_heads):
+    """Scores computed alike: the same sets, also where rounding decides."""
+    from sglang_ic.hopper.fused import score_and_select
+
+    inputs = indexer_inputs(64, WIDTH, num_heads)
+    windows, table = windows_of_two_requests(), request_table()
+    expected = the_pair(inputs, *windows, *table).sort().values
+    first = score_and_select(*inputs, *windows, TOPK, *table)
+    assert torch.equal(first.sort().values, expected)
+    for _ in range(RUNS):  # the order too
+        assert torch.equal(score_and_select(*inputs, *windows, TOPK, *table), first)
+
+
+def windows_of_two_requests():
+    """Causal windows of two requests, in one block of rows too; some that need no bound."""
+    starts = [0] * 29 + [20_000] * 35
+    lengths = [*range(19_972, 20_001), *range(9_966, 10_001)]
+    lengths[30:36] = [0, 1, TOPK, 8191, 8192, 8193]
+    return int32(starts), int32(lengths)
+
+
+def test_fused_needs_no_rescue_for_ordinary_scores():
+    from sglang_ic.hopper import fused, sampling
+
+    q, k, k_scale, weights = indexer_inputs(64, WIDTH)
+    sizes = fused.Sizes.of(TOPK, 32)
+    starts, lengths = windows_of_two_requests()
+    ends = starts + lengths
+    numbers = {"step": sizes.step, "aim": sizes.aim, "capacity": sizes.lanes * sizes.levels}
+    samples = sampling.gather_samples(k, k_scale, sizes.step)
+    bounds = sampling.sample_bounds(q, samples, weights, starts, ends, **numbers)
+    kept, counts = fused.keep(q, k, k_scale, weights, starts, ends, bounds, sizes)
+    selected = starts.new_empty((64, TOPK))
+    assert not fused.choose(kept, counts, starts, ends, None, None, selected).any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_fused_is_exact_for_scores_that_defeat_its_bound(kind):
+    from sglang_ic.hopper.fused import score_and_select
+
+    scores, (starts, lengths) = scores_of(kind)[0], windows()
+    inputs = inputs_that_score(scores)
+    positions = reference.select_positions(scores.expand(64, -1), starts, lengths, TOPK).cuda()
+    expected = positions.sort().values
+    for rescue_bytes in (128 << 20, 0):  # many programs, and one for all
+        got = score_and_select(*inputs, starts, lengths, TOPK, rescue_bytes=rescue_bytes)
+        assert torch.equal(got.sort().values, expected)
+
+
+def test_fused_does_not_wait_for_the_gpu():
+    inputs, rows = indexer_inputs(64, WIDTH), hooks.Rows(*windows(), request_table()[1])
+    page_table, _ = request_table()
+    q, k, k_scale, weights = inputs
+
+    def run():
+        ends = rows.starts + rows.lengths
+        deferred = hooks._deferred_mqa_logits(q, (k, k_scale), weights, rows.starts, ends)
+        hooks._fused_slots(deferred, TOPK, rows, page_table)
+
+    run()  # compiles
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        run()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 @pytest.mark.parametrize("choice", ["ragged", "triton"])
 def test_a_replaced_call_does_not_wait_for_the_gpu(choice):
     select_slots = {"ragged": hooks._ragged_slots, "triton": hooks._triton_slots}[choice]

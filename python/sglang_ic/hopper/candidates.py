@@ -169,6 +169,7 @@ class _Selection:
         return page_of
 
     def _run_request(self, request: Request, q_fp8, weights, previous, page_of, out) -> None:
+        from sglang_ic.hopper.deferred import written
         from sglang_ic.hopper.pages import count_selected, look_up_
 
         first, num_rows = request.first_position, request.num_rows
@@ -200,7 +201,9 @@ class _Selection:
                     windows[rows],
                     clean_logits=False,
                 )
-            out[rows] = self.metadata.topk_backend.topk_func(scores, windows[rows], out.shape[1])
+            out[rows] = self.metadata.topk_backend.topk_func(
+                written(scores), windows[rows], out.shape[1]
+            )
         look_up_(
             out,
             in_pool if self.domain == "slots" else lists.int(),

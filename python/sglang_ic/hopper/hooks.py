@@ -7,7 +7,8 @@ table, and look up slots for the selected ones alone. All they need besides the 
 once per pass: the lengths, the window starts and the request of each row. Calls of any other kind
 go to upstream's method, unchanged.
 
-Scores (`resolve_fp8_mqa_logits_fn`): upstream asks there which function scores a chunk.
+Scores (`resolve_fp8_mqa_logits_fn`): upstream asks there which function scores a chunk. Both steps
+become one where that function returns its question (``deferred``) and the top-k hook answers it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from functools import cache
 from typing import Any
 
 import torch
+
+from sglang_ic.hopper.deferred import DeferredScores
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,8 @@ def prefill_rows(metadata: Any, logits, topk, ks, ke_offset, batch_idx_list) -> 
 
     Args:
         metadata: upstream's DSAIndexerMetadata.
-        logits: [R, C] float32 scores; columns are the keys of all requests, one after the other.
+        logits: [R, C] float32 scores, or such deferred; columns are the keys of all requests, one
+            after the other.
         ks: [R] int32, window starts; None in decode.
         ke_offset: [R] int32, window lengths; None if the call has all rows of the pass.
         batch_idx_list: [R] int32, request of each row; None if the call has all rows of the pass.
@@ -70,6 +74,8 @@ def prefill_rows(metadata: Any, logits, topk, ks, ke_offset, batch_idx_list) -> 
             return None
         if tensor.dtype != torch.int32 or not tensor.is_contiguous():
             return None
+    if isinstance(logits, DeferredScores):
+        return rows
     if logits.dtype != torch.float32 or logits.stride(1) != 1 or logits.stride(0) % 4:
         return None
     return rows
@@ -88,6 +94,22 @@ def topk_with_triton_kernel(original, *args, **kwargs):
     return _in_prefill(_triton_slots, original, *args, **kwargs)
 
 
+def topk_with_fused_kernel(original, metadata, logits, *args, **kwargs):
+    """Score and select in one pass; upstream's method gets scores that are written."""
+    if not isinstance(logits, DeferredScores):
+        return original(metadata, logits, *args, **kwargs)
+
+    def with_written(metadata, logits, *args, **kwargs):
+        return original(metadata, logits.written, *args, **kwargs)
+
+    return _in_prefill(_fused_slots, with_written, metadata, logits, *args, **kwargs)
+
+
+def scores_with_fused_kernel():
+    """The question for scores, to be answered by `topk_with_fused_kernel`."""
+    return _deferred_mqa_logits
+
+
 def scores_with_triton_kernel():
     """Our scores, for callers that ask upstream which function scores (DeepGEMM's signature)."""
     return _mqa_logits
@@ -100,6 +122,12 @@ def _mqa_logits(q, kv, weights, ks, ke, clean_logits=False, max_seqlen_k=0):
     assert not clean_logits and not max_seqlen_k
     k, k_scale = kv
     return score(q, k, k_scale, weights, ks, ke)
+
+
+def _deferred_mqa_logits(q, kv, weights, ks, ke, clean_logits=False, max_seqlen_k=0):
+    assert not clean_logits and not max_seqlen_k
+    k, k_scale = kv
+    return DeferredScores(q, k, k_scale, weights, ks, ke)
 
 
 def _in_prefill(
@@ -152,6 +180,17 @@ def _triton_slots(logits, topk, rows: Rows, page_table):
     from sglang_ic.hopper.select import select
 
     return select(logits, rows.starts, rows.lengths, topk, page_table, rows.requests)
+
+
+def _fused_slots(logits: DeferredScores, topk, rows: Rows, page_table):
+    if logits.are_written:
+        return _triton_slots(logits.written, topk, rows, page_table)
+    from sglang_ic.hopper.fused import score_and_select
+
+    return score_and_select(
+        *(logits.q, logits.k, logits.k_scale, logits.weights, rows.starts, rows.lengths),
+        *(topk, page_table, rows.requests),
+    )
 
 
 def _zeros(device: torch.device, length: int) -> torch.Tensor:

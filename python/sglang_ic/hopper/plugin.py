@@ -28,13 +28,16 @@ CANDIDATES = Seam(
 def seams(switches: Switches) -> tuple[Seam, ...]:
     """Where the replacements run that were asked for."""
     found = []
-    if switches.prefill_topk is not None:
+    topk, name = switches.prefill_topk, PREFILL_TOPK
+    if switches.prefill_scores == "fused":
+        topk, name = "fused", PREFILL_SCORES
+    if topk is not None:
         found.append(
             Seam(
                 _DSA + "dsa_indexer_metadata.DSAIndexerMetadata.topk_transform",
                 "around",
-                f"{_HOOKS}topk_with_{switches.prefill_topk}_kernel",
-                f"{PREFILL_TOPK}={switches.prefill_topk} would run upstream's own top-k",
+                f"{_HOOKS}topk_with_{topk}_kernel",
+                f"{name}={topk} would run upstream's own top-k",
             )
         )
     if switches.prefill_scores is not None:

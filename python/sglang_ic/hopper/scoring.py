@@ -19,14 +19,92 @@ import triton.language as tl
 
 
 @triton.jit
-def score_kernel(
+def load_block(
+    q,
+    weights,
+    starts,
+    ends,
+    block,
+    num_rows,
+    H: tl.constexpr,
+    D: tl.constexpr,
+    BLOCK_Q: tl.constexpr,
+):
+    """Queries and weights of a block of rows, and the range of keys that one of them may see."""
+    row = block * BLOCK_Q + tl.arange(0, BLOCK_Q)
+    inside = row < num_rows
+    first = tl.min(tl.load(starts + row, mask=inside, other=2147483647), 0) // 4 * 4
+    last = tl.max(tl.load(ends + row, mask=inside, other=0), 0)
+    dim = tl.arange(0, D)
+    pair = block * (BLOCK_Q * H) + tl.arange(0, BLOCK_Q * H)
+    exists = pair < num_rows * H
+    queries = tl.load(q + pair[:, None] * D + dim[None, :], mask=exists[:, None], other=0.0)
+    weight = tl.load(weights + pair, mask=exists, other=0.0)
+    return queries, weight, tl.multiple_of(first, 4), last
+
+
+@triton.jit
+def score_keys(
+    k,
+    k_scale,
+    begin,
+    last,
+    queries,
+    weight,
+    H: tl.constexpr,
+    D: tl.constexpr,
+    BLOCK_Q: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    """[BLOCK_K, BLOCK_Q] scores of the keys from `begin` on; 0 from `last` on."""
+    key = begin + tl.arange(0, BLOCK_K)
+    seen = key < last
+    dim = tl.arange(0, D)
+    keys = tl.load(k + key[:, None] * D + dim[None, :], mask=seen[:, None], other=0.0)
+    scale = tl.load(k_scale + key, mask=seen, other=0.0)
+    product = tl.maximum(tl.dot(keys, tl.trans(queries)), 0.0) * weight[None, :]
+    return tl.sum(tl.reshape(product, (BLOCK_K, BLOCK_Q, H)), 2) * scale[:, None]
+
+
+@triton.jit
+def score_block(
     q,  # [R, H, D] float8_e4m3fn
     k,  # [N, D] float8_e4m3fn
     k_scale,  # [N] float32
     weights,  # [R, H] float32
     starts,  # [R] int32
     ends,  # [R] int32
-    scores,  # [R, N] float32 out, written from the first start to the last end of a block of rows
+    scores,  # [R, N] float32 out, written from the first start to the last end of the block
+    score_stride,
+    num_rows,
+    block,
+    H: tl.constexpr,
+    D: tl.constexpr,
+    BLOCK_Q: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    STAGES: tl.constexpr,
+):
+    """Score BLOCK_Q queries against every key that one of them may see."""
+    row = block * BLOCK_Q + tl.arange(0, BLOCK_Q)
+    queries, weight, first, last = load_block(
+        q, weights, starts, ends, block, num_rows, H, D, BLOCK_Q
+    )
+    for begin in tl.range(first, last, BLOCK_K, num_stages=STAGES):
+        score = score_keys(k, k_scale, begin, last, queries, weight, H, D, BLOCK_Q, BLOCK_K)
+        key = begin + tl.arange(0, BLOCK_K)[:, None]
+        out = scores + row[None, :].to(tl.int64) * score_stride + key
+        tl.store(out, score, mask=(key < last) & (row < num_rows)[None, :])
+
+
+@triton.jit
+def score_kernel(
+    q,
+    k,
+    k_scale,
+    weights,
+    starts,
+    ends,
+    scores,
     score_stride,
     num_rows,
     H: tl.constexpr,
@@ -35,27 +113,24 @@ def score_kernel(
     BLOCK_K: tl.constexpr,
     STAGES: tl.constexpr,
 ):
-    """Score BLOCK_Q queries against every key that one of them may see."""
-    row = tl.program_id(0) * BLOCK_Q + tl.arange(0, BLOCK_Q)
-    inside = row < num_rows
-    first = tl.min(tl.load(starts + row, mask=inside, other=2147483647), 0) // 4 * 4
-    last = tl.max(tl.load(ends + row, mask=inside, other=0), 0)
-    first = tl.multiple_of(first, 4)
-    dim = tl.arange(0, D)
-    pair = tl.program_id(0) * (BLOCK_Q * H) + tl.arange(0, BLOCK_Q * H)
-    exists = pair < num_rows * H
-    queries = tl.load(q + pair[:, None] * D + dim[None, :], mask=exists[:, None], other=0.0)
-    weight = tl.load(weights + pair, mask=exists, other=0.0)
-    lane = tl.arange(0, BLOCK_K)
-    for begin in tl.range(first, last, BLOCK_K, num_stages=STAGES):
-        key = begin + lane
-        seen = key < last
-        keys = tl.load(k + key[:, None] * D + dim[None, :], mask=seen[:, None], other=0.0)
-        scale = tl.load(k_scale + key, mask=seen, other=0.0)
-        product = tl.maximum(tl.dot(keys, tl.trans(queries)), 0.0) * weight[None, :]
-        score = tl.sum(tl.reshape(product, (BLOCK_K, BLOCK_Q, H)), 2) * scale[:, None]
-        out = scores + row[None, :].to(tl.int64) * score_stride + key[:, None]
-        tl.store(out, score, mask=seen[:, None] & inside[None, :])
+    """One program scores one block of rows."""
+    score_block(
+        q,
+        k,
+        k_scale,
+        weights,
+        starts,
+        ends,
+        scores,
+        score_stride,
+        num_rows,
+        tl.program_id(0),
+        H,
+        D,
+        BLOCK_Q,
+        BLOCK_K,
+        STAGES,
+    )
 
 
 def score(

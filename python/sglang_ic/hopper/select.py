@@ -1,6 +1,6 @@
 """Exact top-k of long rows on the GPU: how much is collected, how many rows at once, which kernels.
 
-See ``kernels`` for the method and the rule of ties, ``reference`` for the same in plain torch.
+See ``collecting`` for the method and the rule of ties, ``reference`` for the same in plain torch.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 import triton
 
-from sglang_ic.hopper.kernels import choose_kernel, collect_kernel
+from sglang_ic.hopper.choosing import choose_kernel
+from sglang_ic.hopper.collecting import collect_kernel
 
 # What is collected lies here between the two kernels; more rows are taken in blocks.
 SCRATCH_BYTES = 160 << 20

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 # triton: our kernel, which reads each score about once and looks slots up itself.
 PREFILL_TOPK = "SGLANG_IC_PREFILL_TOPK"
 # triton: our kernel in place of DeepGEMM's. Other rounding, so near-ties may be selected otherwise.
+# fused: the same scores and triton's top-k in one pass over the keys; scores are not written.
 PREFILL_SCORES = "SGLANG_IC_PREFILL_SCORES"
 
-_CHOICES = {PREFILL_TOPK: ("ragged", "triton"), PREFILL_SCORES: ("triton",)}
+_CHOICES = {PREFILL_TOPK: ("ragged", "triton"), PREFILL_SCORES: ("triton", "fused")}
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,8 @@ class Switches:
     """What runs in place of upstream's steps; None for upstream's own.
 
     Attributes:
-        prefill_topk: how prefill selects: "ragged" or "triton".
-        prefill_scores: how prefill scores: "triton".
+        prefill_topk: how prefill selects: "ragged" or "triton"; None with fused scores.
+        prefill_scores: how prefill scores: "triton" or "fused".
     """
 
     prefill_topk: str | None = None
@@ -35,9 +36,14 @@ class Switches:
         """The switches in `environment`.
 
         Raises:
-            ValueError: a value that is not one of ours.
+            ValueError: a value that is not one of ours, or two that do the same step.
         """
-        return cls(_choice(environment, PREFILL_TOPK), _choice(environment, PREFILL_SCORES))
+        topk, scores = _choice(environment, PREFILL_TOPK), _choice(environment, PREFILL_SCORES)
+        if scores == "fused" and topk:
+            raise ValueError(
+                f"{PREFILL_TOPK}={topk}: {PREFILL_SCORES}=fused selects too; unset one of them"
+            )
+        return cls(topk, scores)
 
 
 def _choice(environment: Mapping[str, str], name: str) -> str | None:

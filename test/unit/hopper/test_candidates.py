@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from sglang_ic.candidates import pages as rule
-from sglang_ic.hopper import candidates, reference
+from sglang_ic.hopper import candidates, hooks, reference
 
 pytest.importorskip("sglang.srt.plugins.hook_registry", exc_type=ImportError)
 
@@ -194,6 +194,20 @@ def test_every_row_selects_the_best_of_its_candidates(pool, domain):
             own = row[torch.tensor([position_of[one] for one in taken if one >= 0])]
             assert len(set(taken) - {-1}) == count  # no token twice
             assert torch.equal(own.sort(descending=True).values, best)
+
+
+def test_deferred_scores_are_written_for_candidates(pool, monkeypatch):
+    """With SGLANG_IC_PREFILL_SCORES=fused the function for scores returns a question."""
+    from sglang.srt.layers.attention.dsa import dsa_indexer
+
+    call, _, _ = make_call("positions")
+    plain = candidates.topk_of_candidates(upstream_is_not_called, *call)
+    monkeypatch.setattr(
+        "sglang_ic.hopper.scoring.score",
+        lambda q, k, k_scale, weights, starts, ends: score(q, (k, k_scale), weights, starts, ends),
+    )
+    monkeypatch.setattr(dsa_indexer, "resolve_fp8_mqa_logits_fn", hooks.scores_with_fused_kernel)
+    assert torch.equal(candidates.topk_of_candidates(upstream_is_not_called, *call), plain)
 
 
 def test_candidates_leave_something_out(pool):

@@ -1,20 +1,34 @@
 """The kernels compile for Hopper on a machine without a GPU, and spill nothing from registers."""
 
+import re
+import subprocess
+from functools import cache
+from pathlib import Path
+
 import pytest
 
 triton = pytest.importorskip("triton")
 
-from sglang_ic.hopper import kernels, pages, scoring, slots  # noqa: E402
+from sglang_ic.hopper import (  # noqa: E402
+    choosing,
+    collecting,
+    fused_kernels,
+    pages,
+    sampling,
+    scoring,
+    slots,
+)
 
 SELECT = {"TOPK": 2048, "LANES": 256, "LEVELS": 32}
+TILE = {"H": 32, "D": 128, "BLOCK_Q": 8, "BLOCK_K": 64, "STAGES": 3}
 CASES = {
     "collect": (
-        kernels.collect_kernel,
+        collecting.collect_kernel,
         {**SELECT, "SAMPLES": 4096, "SEGMENT": 8, "TRIES": 4},
         8,
     ),
     "choose": (
-        kernels.choose_kernel,
+        choosing.choose_kernel,
         {**SELECT, "TOPK_POWER": 2048, "BLOCK": 512, "HAS_TABLE": True},
         16,
     ),
@@ -25,51 +39,111 @@ CASES = {
     ),
     "look up": (pages.look_up_kernel, {"K": 2048, "BLOCK": 1024, "PAGE": 64}, 4),
     "slots": (slots._slots_kernel, {"K": 2048, "BLOCK": 1024}, 4),
-    "score": (
-        scoring.score_kernel,
-        {"H": 32, "D": 128, "BLOCK_Q": 8, "BLOCK_K": 64, "STAGES": 3},
+    "score": (scoring.score_kernel, TILE, 4),
+    "gather": (sampling.gather_kernel, {"D": 128, "STEP": 32, "BLOCK": 64}, 4),
+    "bound": (
+        sampling.bound_kernel,
+        {"AIM": 3584, "CAPACITY": 8192, "STEP": 32, "SAMPLES": 8192},
+        8,
+    ),
+    "keep": (fused_kernels.keep_kernel, {**TILE, "LEVELS": 128}, 4),
+    "choose_kept": (
+        fused_kernels.choose_kept_kernel,
+        {"TOPK": 2048, "TOPK_POWER": 2048, "LANES": 64, "LEVELS": 128, "HAS_TABLE": True},
+        16,
+    ),
+    "rescue": (
+        fused_kernels.rescue_kernel,
+        {**TILE, "TOPK": 2048, "BLOCK": 512, "HAS_TABLE": True},
         4,
     ),
 }
-FLOATS = {"scores", "kept", "k_scale", "weights"}
-NUMBERS = {"score_stride", "table_stride", "selected_stride", "position_stride", "num_rows"}
-NUMBERS |= {"place_stride", "num_pages", "base"}
-UNALIGNED = {"num_rows", "num_pages", "base"}
+POINTERS = {
+    "*fp32": {"scores", "samples", "bounds", "kept", "k_scale", "sampled_scale", "weights"},
+    "*fp8e4nv": {"q", "k"},
+    "*u8": {"sampled_k"},
+}
+# Names that are something else in one kernel.
+OTHER_POINTERS = {
+    "gather": {"k": "*u8"},
+    "keep": {"kept": "*i64"},
+    "choose_kept": {"kept": "*i64"},
+}
+OTHER_NUMBERS = {"base"}
 
 
-def pointer(name):
-    if name in NUMBERS:
+def argument_type(kernel, name):
+    if name.endswith("_stride") or name.startswith("num_") or name in OTHER_NUMBERS:
         return "i32"
-    return "*fp32" if name in FLOATS else "*fp8e4nv" if name in {"q", "k"} else "*i32"
+    if name in OTHER_POINTERS.get(kernel, {}):
+        return OTHER_POINTERS[kernel][name]
+    return next((kind for kind, names in POINTERS.items() if name in names), "*i32")
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_kernel_compiles_for_hopper(name):
+@pytest.fixture(scope="module")
+def compiled():
+    """`compiled(name)`: a kernel of CASES, compiled once."""
+    return cache(compile_for_hopper)
+
+
+def compile_for_hopper(name):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
     kernel, constants, num_warps = CASES[name]
     position = {argument: (index,) for index, argument in enumerate(kernel.arg_names)}
-    compiled = triton.compile(
+    types = {n: argument_type(name, n) for n in position}
+    return triton.compile(
         ASTSource(
             fn=kernel,
-            signature={n: "constexpr" if n in constants else pointer(n) for n in position},
+            signature={n: "constexpr" if n in constants else types[n] for n in position},
             constexprs={position[n]: value for n, value in constants.items()},
             attrs={
                 position[n]: [["tt.divisibility", 16]]
                 for n in position
-                if n not in constants and n not in UNALIGNED
+                if n not in constants and not n.startswith("num_") and n not in OTHER_NUMBERS
             },
         ),
         target=GPUTarget("cuda", 90, 32),
         options={"num_warps": num_warps},
     )
-    ptx = compiled.asm["ptx"]
-    assert ".local" not in ptx
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_kernel_compiles_for_hopper(compiled, name, tmp_path):
+    kernel = compiled(name)
+    ptx = kernel.asm["ptx"]
+    cubin = tmp_path / "kernel.cubin"
+    cubin.write_bytes(kernel.asm["cubin"])
+    tool = Path(triton.backends.nvidia.__file__).with_name("bin") / "cuobjdump"
+    usage = subprocess.check_output([tool, "--dump-resource-usage", cubin], text=True)
+    assert " STACK:0 " in usage and " LOCAL:0 " in usage
     # 228 KB a multiprocessor, of which two programs should fit.
-    assert compiled.metadata.shared < 100_000
-    if name == "score":
+    assert kernel.metadata.shared < 100_000
+    if name in {"score", "keep", "rescue"}:
         assert "wgmma.mma_async" in ptx and "e4m3.e4m3" in ptx
     if name == "collect":
         # Lanes wait for one another only around the loops: twice for the sample, thrice for counts.
         assert ptx.count("bar.sync") <= 12
+
+
+def arithmetic(ptx):
+    """What happens to the products of a tile up to its scores: instructions, in order."""
+    after = ptx.partition("wgmma.wait_group")[2]
+    before = re.split("st.global|st.shared|bar.sync", after)[0]
+    return re.findall(r"\b(?:max|fma|mul|add)\S*f32|shfl\S*", before)
+
+
+@pytest.mark.parametrize("name", ["keep", "rescue"])
+def test_every_kernel_computes_a_score_in_the_same_order(compiled, name):
+    """So that the sets are the same, bit for bit, whichever kernel scored."""
+    expected = arithmetic(compiled("score").asm["ptx"])
+    assert len(expected) > 256
+    assert arithmetic(compiled(name).asm["ptx"]) == expected
+
+
+def test_what_is_kept_is_found_by_one_thread_a_score(compiled):
+    """Not by all four that hold it after the sum over heads: see _as_stored."""
+    ptx = compiled("keep").asm["ptx"]
+    after = ptx.partition("wgmma.wait_group")[2]
+    assert len(re.findall(r"setp\.[a-z]+\.f32", after)) == 4

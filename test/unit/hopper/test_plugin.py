@@ -63,6 +63,12 @@ def test_candidate_layers_on_cpu_attach_nothing_here(monkeypatch, attached):
     assert attached == []
 
 
+def test_fused_scores_attach_to_both_steps(monkeypatch, attached):
+    monkeypatch.setenv(PREFILL_SCORES, "fused")
+    plugin.register()
+    assert attached == ["topk_with_fused_kernel", "scores_with_fused_kernel"]
+
+
 def test_a_switch_without_a_gpu_stops(monkeypatch, attached):
     monkeypatch.setenv(PREFILL_TOPK, "triton")
     monkeypatch.setattr("sglang.srt.utils.is_cuda", lambda: False)
@@ -82,7 +88,8 @@ from sglang_ic.hopper import plugin
 from sglang_ic.hopper.switches import Switches
 from sglang_ic.seams import attach
 
-wanted = plugin.seams(Switches(prefill_topk=sys.argv[1], prefill_scores="triton"))
+topk, scores = sys.argv[1:]
+wanted = plugin.seams(Switches(topk or None, scores))
 wanted += (plugin.CANDIDATES,)
 assert len(wanted) == 3 and all(seam.problem() for seam in wanted)
 attach(wanted, "a test")
@@ -90,17 +97,20 @@ assert not any(seam.problem() for seam in wanted)
 
 from sglang.srt.layers.attention.dsa import dsa_indexer
 from sglang_ic.hopper import hooks
-assert dsa_indexer.resolve_fp8_mqa_logits_fn() is hooks._mqa_logits
+function = {"triton": hooks._mqa_logits, "fused": hooks._deferred_mqa_logits}[scores]
+assert dsa_indexer.resolve_fp8_mqa_logits_fn() is function
 print("attached")
 """
 
 
 @pytest.mark.engine
-@pytest.mark.parametrize("choice", ["ragged", "triton"])
-def test_the_hooks_really_run_on_upstreams_functions(choice):
+@pytest.mark.parametrize(
+    "topk, scores", [("ragged", "triton"), ("triton", "triton"), ("", "fused")]
+)
+def test_the_hooks_really_run_on_upstreams_functions(topk, scores):
     """In a process of its own: attaching changes SGLang for good."""
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", ATTACH, choice],
+        [sys.executable, "-W", "ignore", "-c", ATTACH, topk, scores],
         env={**os.environ, "SGLANG_USE_CPU_ENGINE": "1", "SGLANG_PLUGINS": "none"},
         capture_output=True,
         text=True,

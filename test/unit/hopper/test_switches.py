@@ -15,13 +15,23 @@ def test_a_topk_is_named(name):
     assert Switches.read({PREFILL_TOPK: name}) == Switches(prefill_topk=name)
 
 
-def test_scores_have_a_switch_of_their_own():
-    assert Switches.read({PREFILL_SCORES: "triton"}) == Switches(prefill_scores="triton")
+@pytest.mark.parametrize("name", ["triton", "fused"])
+def test_scores_have_a_switch_of_their_own(name):
+    assert Switches.read({PREFILL_SCORES: name}) == Switches(prefill_scores=name)
+
+
+@pytest.mark.parametrize("name", ["ragged", "triton"])
+def test_fused_scores_refuse_a_topk_beside_them(name):
+    with pytest.raises(ValueError) as refused:
+        Switches.read({PREFILL_SCORES: "fused", PREFILL_TOPK: name})
+    assert str(refused.value) == (
+        f"{PREFILL_TOPK}={name}: {PREFILL_SCORES}=fused selects too; unset one of them"
+    )
 
 
 @pytest.mark.parametrize(
     "name, value, accepted",
-    [(PREFILL_TOPK, "fast", "ragged, triton"), (PREFILL_SCORES, "ragged", "triton")],
+    [(PREFILL_TOPK, "fast", "ragged, triton"), (PREFILL_SCORES, "ragged", "triton, fused")],
 )
 def test_another_name_is_refused_in_one_line(name, value, accepted):
     with pytest.raises(ValueError) as refused:

@@ -1,0 +1,62 @@
+"""Scores that upstream asks for and hands on unread, so that they need not be written.
+
+Upstream's prefill calls a function for scores, looks at their shape, and gives them to top-k. What
+the function returns here is the question itself; the top-k hook answers it in one pass. Whoever
+needs the scores after all, for a call that the hook does not know or to mark tokens that are always
+selected, gets them written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+
+@dataclass(frozen=True, eq=False)
+class DeferredScores:
+    """The arguments of `scoring.score`, in place of its result.
+
+    Attributes:
+        q: [R, H, D] float8_e4m3fn.
+        k: [N, D] float8_e4m3fn; k_scale: [N] float32.
+        weights: [R, H] float32.
+        starts, ends: [R] int32, the row's window of keys.
+    """
+
+    q: torch.Tensor
+    k: torch.Tensor
+    k_scale: torch.Tensor
+    weights: torch.Tensor
+    starts: torch.Tensor
+    ends: torch.Tensor
+
+    @property
+    def shape(self) -> torch.Size:
+        """[R, N], of the scores."""
+        return torch.Size((len(self.q), len(self.k)))
+
+    def __len__(self) -> int:
+        return len(self.q)
+
+    @cached_property
+    def written(self) -> torch.Tensor:
+        """[R, N] float32, as from `scoring.score`; computed when first asked for."""
+        from sglang_ic.hopper.scoring import score
+
+        return score(self.q, self.k, self.k_scale, self.weights, self.starts, self.ends)
+
+    @property
+    def are_written(self) -> bool:
+        return "written" in vars(self)
+
+    def scatter_(self, *args, **kwargs) -> DeferredScores:
+        """Upstream changes scores in place where some tokens are always selected."""
+        self.written.scatter_(*args, **kwargs)
+        return self
+
+
+def written(scores: torch.Tensor | DeferredScores) -> torch.Tensor:
+    """[R, N] float32, whatever the function for scores returned."""
+    return scores.written if isinstance(scores, DeferredScores) else scores

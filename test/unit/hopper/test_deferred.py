@@ -1,0 +1,142 @@
+"""Scores that are asked for and not written: what upstream does with them, and when they are."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from sglang_ic.hopper import hooks
+from sglang_ic.hopper.deferred import DeferredScores
+
+pytest.importorskip("triton")
+pytest.importorskip("sglang.srt.plugins.hook_registry", exc_type=ImportError)
+
+NUM_ROWS, NUM_KEYS, TOPK = 3, 40, 4
+STARTS = torch.tensor([0, 10, 10], dtype=torch.int32)
+LENGTHS = torch.tensor([10, 29, 30], dtype=torch.int32)
+REQUESTS = torch.tensor([0, 1, 1], dtype=torch.int32)
+TABLE = torch.arange(2 * NUM_KEYS, dtype=torch.int32).view(2, NUM_KEYS)
+
+
+@pytest.fixture
+def deferred():
+    q = torch.zeros(NUM_ROWS, 32, 128, dtype=torch.float8_e4m3fn)
+    k = torch.zeros(NUM_KEYS, 128, dtype=torch.float8_e4m3fn)
+    weights, k_scale = torch.zeros(NUM_ROWS, 32), torch.ones(NUM_KEYS)
+    ask = hooks.scores_with_fused_kernel()
+    return ask(q, (k, k_scale), weights, STARTS, STARTS + LENGTHS, clean_logits=False)
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """What runs instead of kernels, in order."""
+    calls = []
+
+    def score(*arguments):
+        calls.append(("score", arguments))
+        return torch.zeros(NUM_ROWS, 64)[:, :NUM_KEYS]
+
+    def fused(*arguments):
+        calls.append(("fused", arguments))
+        return "slots"
+
+    def select(*arguments):
+        calls.append(("select", arguments))
+        return "slots"
+
+    monkeypatch.setattr("sglang_ic.hopper.scoring.score", score)
+    monkeypatch.setattr("sglang_ic.hopper.fused.score_and_select", fused)
+    monkeypatch.setattr("sglang_ic.hopper.select.select", select)
+    return calls
+
+
+def metadata(**changes):
+    from sglang.srt.layers.attention.dsa.dsa_topk_backend import DSATopKBackend, TopkTransformMethod
+
+    attn = SimpleNamespace(page_table_1=TABLE, token_to_batch_idx=REQUESTS, pooled_index_kpool=1)
+    values = {
+        "attn_metadata": attn,
+        "topk_transform_method": TopkTransformMethod.PAGED,
+        "topk_backend": DSATopKBackend.SGL_KERNEL,
+        "force_unfused_topk": False,
+        "get_seqlens_expanded": lambda: LENGTHS,
+    }
+    return SimpleNamespace(**{**values, **changes})
+
+
+def upstream(*args, **kwargs):
+    return "upstream's", args, kwargs
+
+
+def mark(deferred, **numbers):
+    """Upstream's own step between scores and top-k."""
+    from sglang.srt.layers.attention.dsa.dsa_indexer import Indexer
+
+    indexer = SimpleNamespace(**{"num_init_tokens": 0, "num_local_tokens": 0, **numbers})
+    Indexer._mask_init_and_local_tokens(indexer, deferred, LENGTHS, STARTS)
+
+
+def test_scores_have_a_shape_before_they_are_written(deferred, calls):
+    assert deferred.shape[0] == len(deferred) == NUM_ROWS and deferred.shape[1] == NUM_KEYS
+    mark(deferred)
+    assert not deferred.are_written and calls == []
+
+
+def test_prefill_scores_and_selects_in_one_call(deferred, calls):
+    assert hooks.topk_with_fused_kernel(upstream, metadata(), deferred, TOPK, ks=STARTS) == "slots"
+    [(name, arguments)] = calls
+    assert name == "fused"
+    assert arguments[:4] == (deferred.q, deferred.k, deferred.k_scale, deferred.weights)
+    assert arguments[4:] == (STARTS, LENGTHS, TOPK, TABLE, REQUESTS)
+
+
+def test_a_piece_of_a_chunk_brings_its_own_rows(deferred, calls):
+    rows = {"ks": STARTS.clone(), "ke_offset": LENGTHS.clone(), "batch_idx_list": REQUESTS.clone()}
+    hooks.topk_with_fused_kernel(upstream, metadata(), deferred, TOPK, **rows)
+    (_, arguments) = calls[0]
+    assert arguments[4] is rows["ks"] and arguments[5] is rows["ke_offset"]
+    assert arguments[8] is rows["batch_idx_list"]
+
+
+def test_marked_tokens_are_in_the_scores_that_are_selected_from(deferred, calls):
+    mark(deferred, num_init_tokens=2, num_local_tokens=1)
+    hooks.topk_with_fused_kernel(upstream, metadata(), deferred, TOPK, ks=STARTS)
+    assert [name for name, _ in calls] == ["score", "select"]
+    scores, *rows = calls[1][1]
+    for row, (start, length) in enumerate(zip(STARTS.tolist(), LENGTHS.tolist(), strict=True)):
+        marked = scores[row].isinf().nonzero()[:, 0].tolist()
+        assert marked == [start, start + 1, start + length - 1]
+
+
+def test_calls_that_are_not_known_reach_upstream_with_written_scores(deferred, calls):
+    from sglang.srt.layers.attention.dsa.dsa_topk_backend import TopkTransformMethod
+
+    fp8_kv = metadata(topk_transform_method=TopkTransformMethod.RAGGED)
+    word, args, kwargs = hooks.topk_with_fused_kernel(upstream, fp8_kv, deferred, TOPK, ks=STARTS)
+    assert word == "upstream's" and args[0] is fp8_kv and args[2] == TOPK
+    assert isinstance(args[1], torch.Tensor) and args[1].shape == deferred.shape
+    assert kwargs["ks"] is STARTS
+    [(name, arguments)] = calls
+    assert name == "score"
+    assert arguments[4] is deferred.starts and arguments[5] is deferred.ends
+
+
+def test_scores_are_written_once(deferred, calls):
+    assert deferred.written is deferred.written and len(calls) == 1
+    assert deferred.are_written
+
+
+def test_scores_of_others_reach_upstream_as_they_were(calls):
+    """Decode: upstream's own scores, and no windows."""
+    scores, meta = torch.zeros(2, 8), metadata()
+    assert hooks.topk_with_fused_kernel(upstream, meta, scores, TOPK, ke_offset=LENGTHS) == (
+        "upstream's",
+        (meta, scores, TOPK),
+        {"ke_offset": LENGTHS},
+    )
+
+
+def test_deferred_scores_are_no_tensor():
+    """Anything else that upstream might do with them is an error at once."""
+    assert not issubclass(DeferredScores, torch.Tensor)
+    assert not {"masked_fill_", "to", "dtype", "stride", "__getitem__"} & set(dir(DeferredScores))
