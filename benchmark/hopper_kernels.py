@@ -121,7 +121,7 @@ def prefill(bench: Bench, num_rows: int, num_keys: int, num_heads: int, device) 
             error = (ours[-1, :num_keys] - scores[-1, :num_keys]).norm() / scores[-1].norm()
             bench.rows[-1]["relative_difference"] = error.item()
         del ours
-    fused = bench.time(
+    fused_found = bench.time(
         case,
         "scores and top-k: fused",
         lambda: score_and_select(
@@ -130,6 +130,7 @@ def prefill(bench: Bench, num_rows: int, num_keys: int, num_heads: int, device) 
         0,
         products,
     )
+    fused_parts(bench, case, q, (k, k_scale), weights, starts, lengths)
 
     def older(table, bounds, rows):
         from sgl_kernel import fast_topk_transform_fused
@@ -177,10 +178,10 @@ def prefill(bench: Bench, num_rows: int, num_keys: int, num_heads: int, device) 
         lambda: select(scores, starts, lengths, TOPK, page_table, requests),
         score_gb,
     )
-    if fused is not None:
+    if fused_found is not None:
         scores = in_triton(*arguments)  # the sets of the pair that it stands for
         pair = select(scores, starts, lengths, TOPK, page_table, requests).sort().values
-        wrong = int((fused.sort().values != pair).any(1).sum())
+        wrong = int((fused_found.sort().values != pair).any(1).sum())
         bench.rows.append({"case": case, "name": "fused", "rows_unlike_pair": wrong})
     positions = torch.randint(0, num_keys, (num_rows, TOPK), dtype=torch.int32, device=device)
     bench.time(
@@ -211,6 +212,33 @@ def prefill(bench: Bench, num_rows: int, num_keys: int, num_heads: int, device) 
         lambda: result.fill_(-1).copy_(positions),
         result.nbytes * 3 / 1e9,
     )
+
+
+def fused_parts(bench: Bench, case: str, q, keys, weights, starts, ends) -> None:
+    """The steps of the fused kernel, each over all rows at once."""
+    from sglang_ic.hopper import fused, sampling
+
+    sizes = fused.Sizes.of(TOPK, q.shape[1])
+    numbers = {"step": sizes.step, "aim": sizes.aim, "capacity": sizes.lanes * sizes.levels}
+
+    def sample():
+        samples = sampling.gather_samples(*keys, sizes.step)
+        return sampling.sample_bounds(q, samples, weights, starts, ends, **numbers)
+
+    bounds = bench.time(case, "  of it: bounds from samples", sample)
+    if bounds is None:
+        return
+    arguments = (q, *keys, weights, starts, ends)
+    kept = bench.time(case, "  of it: kept", lambda: fused.keep(*arguments, bounds, sizes))
+    if kept is None:
+        return
+    selected = starts.new_empty((len(q), TOPK))
+    rows = (starts, ends, None, None, selected)
+    failed = bench.time(case, "  of it: chosen", lambda: fused.choose(*kept, *rows))
+    if failed is not None:
+        kept_per_row = kept[1].sum(1).float().mean().item()
+        found = {"rows_rescued": int(failed.sum()), "kept_per_row": kept_per_row}
+        bench.rows.append({"case": case, "name": "fused", **found})
 
 
 def in_triton(q, keys, weights, starts, ends, **sizes):

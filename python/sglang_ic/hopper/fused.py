@@ -16,11 +16,11 @@ import triton
 
 from sglang_ic.hopper.fused_kernels import choose_kept_kernel, keep_kernel, rescue_kernel
 from sglang_ic.hopper.sampling import gather_samples, sample_bounds
-from sglang_ic.hopper.select import row_blocks
 
-# What is kept and sampled lies here between the kernels; more rows are taken in blocks. At 200K
-# keys these are 4,400 rows, two waves of programs on an H200; fewer would leave it idle more often.
-SCRATCH_BYTES = 384 << 20
+# Rows that are taken at once: two waves of programs on the 132 multiprocessors of an H100 or H200,
+# of 264 programs of 8 rows (or four, of 4 rows), so that only a call's last wave is not full. What
+# is kept and sampled of them is 384 MB at 200K keys, and is read no more when the next rows come.
+BLOCK_ROWS = 4224
 # Scores of rows whose bound failed; it limits how many blocks of rows are rescued at once.
 RESCUE_BYTES = 128 << 20
 _STAGES, _NUM_WARPS = 3, 4
@@ -50,17 +50,13 @@ class Sizes:
 
     @property
     def aim(self) -> int:
-        """Keys of a row that its bound should let through: as far from too few as from too many."""
+        """Keys of a row that its bound should let through; too few are as unlikely as too many."""
         return 7 * self.topk // 4
 
     @property
     def levels(self) -> int:
         """Scores that a list holds. A window within `lanes * levels` is kept whole."""
         return max(triton.next_power_of_2(4 * self.topk) // self.lanes, 1)
-
-    def row_bytes(self, num_keys: int) -> int:
-        """Scratch of one row: what is kept, a count for each lane, sampled scores."""
-        return self.lanes * (self.levels * 8 + 4) + triton.cdiv(num_keys, self.step) * 4
 
 
 def score_and_select(
@@ -75,7 +71,7 @@ def score_and_select(
     requests: torch.Tensor | None = None,
     *,
     sizes: Sizes | None = None,
-    scratch_bytes: int = SCRATCH_BYTES,
+    block_rows: int = BLOCK_ROWS,
     rescue_bytes: int = RESCUE_BYTES,
 ) -> torch.Tensor:
     """Select the `topk` best scoring keys of each row's window.
@@ -99,8 +95,8 @@ def score_and_select(
     selected = torch.empty((num_rows, topk), dtype=torch.int32, device=q.device)
     samples = gather_samples(k, k_scale, sizes.step)
     ends = starts + lengths
-    for begin, end in row_blocks(num_rows, sizes.row_bytes(len(k)), scratch_bytes):
-        rows = slice(begin, end)
+    for begin in range(0, num_rows, block_rows):
+        rows = slice(begin, begin + block_rows)
         block = (q[rows], k, k_scale, weights[rows], starts[rows], ends[rows])
         bounds = sample_bounds(
             q[rows],

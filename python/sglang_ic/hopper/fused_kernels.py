@@ -6,7 +6,7 @@ guess: if at least `topk` were kept and none was lost, the whole top-k is among 
 found there exactly (``choosing``). Where the proof fails, the scores of that block of rows are
 computed again, written, and selected from whole. The guess decides only speed.
 
-One program sees all keys of its rows, and key c of a block of rows goes to lane c % BLOCK_K of each
+One program sees all keys of its rows, and key c from its first on goes to lane c % BLOCK_K of each
 row's lists: a list has one writer, so there are no atomics, and its order is that of the row.
 
 # R = query rows, H = heads, D = head dim, N = keys of all requests, LANES = BLOCK_K
@@ -31,9 +31,9 @@ def _each_key(of_row, BLOCK_K: tl.constexpr, BLOCK_Q: tl.constexpr):
 def _as_stored(tile, BLOCK_K: tl.constexpr, BLOCK_Q: tl.constexpr):
     """[BLOCK_K * BLOCK_Q], the tile as one line, in as many threads as there are.
 
-    After the sums over heads four threads each hold a score, and would all compare it, count it and
-    spill for it: the compiler moves scores to the threads that store them as late as it can. It
-    moves none across a scan; this one has nothing to sum. 512 instructions a tile, not 818.
+    After the sum over heads four threads hold each score, and all four would compare and count it:
+    the compiler moves scores to the threads that store them as late as it can, but not past a scan.
+    This one has nothing to sum. 512 instructions a tile instead of 818, and no spills.
     """
     alone = tl.reshape(tile, (BLOCK_K * BLOCK_Q, 1))
     return tl.reshape(tl.cumsum(alone, 1), (BLOCK_K * BLOCK_Q,))

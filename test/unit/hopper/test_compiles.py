@@ -123,8 +123,9 @@ def test_kernel_compiles_for_hopper(compiled, name, tmp_path):
     if name in {"score", "keep", "rescue"}:
         assert "wgmma.mma_async" in ptx and "e4m3.e4m3" in ptx
     if name == "collect":
-        # Lanes wait for one another only around the loops: twice for the sample, thrice for counts.
-        assert ptx.count("bar.sync") <= 12
+        # Lanes wait for one another only around the loops: for the sample's range, its counts and
+        # what was kept, 17 times in all; a running sum over each tile would need one for each load.
+        assert ptx.count("bar.sync") <= 17
 
 
 def arithmetic(ptx):

@@ -207,8 +207,9 @@ def test_rows_in_blocks_select_the_same(interpreted):
     starts, lengths = ragged_windows()
     inputs = random_inputs(len(starts), KEYS, seed=2)
     whole = fused(interpreted, *inputs, starts, lengths, TOPK)
-    budget = 5 * SIZES.row_bytes(KEYS)
-    rows_alike(fused(interpreted, *inputs, starts, lengths, TOPK, scratch_bytes=budget), whole)
+    for block_rows in (1, 5, len(starts)):
+        got = fused(interpreted, *inputs, starts, lengths, TOPK, block_rows=block_rows)
+        rows_alike(got, whole)
 
 
 @pytest.mark.parametrize("num_programs", [1, 2])
@@ -292,6 +293,9 @@ def test_samples_are_one_key_of_each_step(interpreted, num_keys, step):
 def test_a_bound_is_the_rank_that_stands_for_the_aim(interpreted):
     """Of the samples in the row's own window, or none where the window is kept whole."""
     starts, lengths = ragged_windows()
+    # Windows that begin just behind a sample.
+    starts = torch.cat((starts, torch.arange(100, 130, dtype=torch.int32)))
+    lengths = torch.cat((lengths, int32([150] * 30)))
     scores = torch.randn(KEYS, generator=torch.Generator().manual_seed(5))
     inputs = inputs_that_score(scores, len(starts))
     bounds = guessed_bounds(interpreted, inputs, starts, lengths)
