@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from sglang_ic.server import probe
-from sglang_ic.server.observe import roles_of
+from sglang_ic.server.observe import check_candidate_path, roles_of
 
 
 def set_index_cache_pattern(scheduler: Any, pattern: str) -> None:
@@ -23,6 +23,7 @@ def set_index_cache_pattern(scheduler: Any, pattern: str) -> None:
     if not scheduler.is_fully_idle():
         raise ValueError("requests are running; wait for them before changing the pattern")
     parsed = roles.parse(pattern)
+    check_candidate_path(scheduler.tp_worker.model_runner.device, parsed)
     # Every cached prefix was computed under the old pattern.
     if not scheduler.flush_cache():
         raise ValueError("the prefix cache could not be flushed; the pattern was not changed")

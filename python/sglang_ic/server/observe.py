@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from sglang_ic.pattern import LayerPattern
 from sglang_ic.runtime.roles import LayerRoles
 
 logger = logging.getLogger(__name__)
@@ -16,12 +17,30 @@ def roles_of(model_runner: Any) -> LayerRoles | None:
     return getattr(inner, "index_cache_roles", None)
 
 
+def check_candidate_path(device: str, pattern: LayerPattern) -> None:
+    """Refuse candidate layers that this process would run as Full ones.
+
+    Raises:
+        ValueError: a GPU's scheduler into which the plugin has put no candidate path.
+    """
+    if device == "cpu" or not pattern.num_candidate:
+        return  # the CPU path reads roles itself
+    from sglang_ic.hopper.plugin import CANDIDATES
+
+    if (problem := CANDIDATES.problem()) is not None:
+        raise ValueError(
+            f"pattern {pattern} has C (candidate) layers, but {problem}: put sglang_ic_hopper "
+            "into SGLANG_PLUGINS, or leave that variable unset"
+        )
+
+
 def after_scheduler_init(_result: None, scheduler: Any, *_args: Any, **_kwargs: Any) -> None:
     """AFTER hook on ``Scheduler.__init__``: log the pattern in one line, start the metrics."""
     runner = scheduler.tp_worker.model_runner
     roles = roles_of(runner)
     if roles is None:
         return
+    check_candidate_path(runner.device, roles.pattern)
     resolved = runner.model_config.hf_config.index_cache
     for warning in resolved["warnings"]:
         logger.warning("index cache: %s", warning)
