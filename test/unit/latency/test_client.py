@@ -58,7 +58,9 @@ def test_tokens_are_stamped_when_they_arrive(url):
     (stream,) = client.generate(url, [[1, 2]], 5)
     assert [count for _, count in stream.arrivals] == [1, 2, 3, 4, 5]
     assert stream.ttft_sec >= WAIT_SEC
-    assert stream.arrivals[-1][0] - stream.arrivals[0][0] >= 4 * STEP_SEC
+    span = stream.arrivals[-1][0] - stream.arrivals[0][0]
+    assert stream.ttft_sec + span >= WAIT_SEC + 4 * STEP_SEC
+    assert span >= 2 * STEP_SEC  # a busy machine may read the first one late
     assert stream.cached_tokens == 64
 
 
