@@ -28,9 +28,6 @@ def client(
         mock_flags: of the mock server that is started for each arm in place of SGLang.
     """
     measure, begun = Runner.measure, []
-    if signal.getsignal(number) is signal.SIG_IGN:
-        # Tests under nohup or in the background: the client would let it be, as it should.
-        signal.signal(number, signal.SIG_DFL)
 
     def counted(runner, *args):
         begun.append(args)
