@@ -52,10 +52,7 @@ def verdicts(document: dict) -> str:
             if compared:
                 other = "the median of random" if against == "random" else "uniform"
                 measure = "dNLL" if name == "dnll" else "retrieval accuracy"
-                verdict = compared[name]["verdict"]
-                reached = {"better": "yes", "worse": "no: it is worse"}.get(
-                    verdict, f"no: {verdict}"
-                )
+                reached = REACHED[compared[name]["verdict"]]
                 rows.append([f"searched beats {other} in {measure}, held out", reached])
     return table(rows) if len(rows) > 1 else NOT_MEASURED
 

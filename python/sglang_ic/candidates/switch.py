@@ -57,8 +57,13 @@ def candidate_pages(
     return pages
 
 
+def setting(environment: Mapping[str, str] | None = None) -> str:
+    """What the variable says, as it was typed; empty: no candidate layers."""
+    return (os.environ if environment is None else environment).get(CANDIDATE_PAGES, "").strip()
+
+
 def _read(pattern: str, environment: Mapping[str, str] | None) -> int:
-    given = (os.environ if environment is None else environment).get(CANDIDATE_PAGES, "").strip()
+    given = setting(environment)
     if not given:
         raise PatternError(
             f"pattern {show(pattern)} has C (candidate) layers, whose results are approximate: set "

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from sglang_ic.candidates.switch import CANDIDATE_PAGES
+from sglang_ic.candidates import switch
 from sglang_ic.hopper.switches import PREFILL_SCORES, PREFILL_TOPK, Switches
 from sglang_ic.seams import Seam, attach, refuse
 
@@ -64,14 +64,13 @@ def register() -> None:
         wanted = seams(Switches.read(os.environ))
     except ValueError as error:
         refuse(str(error))
-    candidates = bool(os.environ.get(CANDIDATE_PAGES, "").strip())
-    if not wanted and not candidates:
+    if not wanted and not switch.setting():
         return
     from sglang.srt.utils import is_cuda
 
     if wanted and not is_cuda():
         refuse(f"{PREFILL_TOPK} and {PREFILL_SCORES} need an NVIDIA GPU; unset them")
-    if candidates and is_cuda():  # the CPU path has its own
+    if switch.setting() and is_cuda():  # the CPU path has its own
         wanted += (CANDIDATES,)
     if wanted:
         attach(wanted, "the replacements of " + ", ".join(seam.target for seam in wanted))
