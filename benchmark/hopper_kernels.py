@@ -7,7 +7,7 @@ chunk of prefill, one request: 8,192 queries at the end of a context, 32 index h
 selected keys, pages of 64 tokens; and of one decode step. Scores come from random keys and queries
 through DeepGEMM, so their distribution is not made up. Each time is the median of runs between CUDA
 events. `floor` is the least that the step's bytes (at the measured copy bandwidth) or products (at
-the datasheet's fp8 rate) take. A step that cannot run is listed with the reason. The last line is
+the datasheet's rate) take. A step that cannot run is listed with the reason. The last line is
 JSON.
 """
 
@@ -24,8 +24,9 @@ import torch
 
 SCHEMA_VERSION = 1
 TOPK, PAGE, HEAD_DIM = 2048, 64, 128
-FP8_TFLOPS = 1979  # dense, H200 datasheet
-SCORE_SIZES = [(8, 64, 4, 3), (8, 64, 4, 4), (4, 64, 4, 3), (4, 128, 8, 3), (8, 128, 8, 3)]
+LATENT, VALUE = 576, 512  # numbers of a token in the KV cache, and those that are its value
+FP8_TFLOPS, BF16_TFLOPS = 1979, 989  # dense, H200 datasheet
+SCORE_SIZES = [(8, 64, 4, 3), (8, 64, 4, 4)]
 
 
 class Bench:
@@ -36,7 +37,7 @@ class Bench:
         self.bandwidth = bandwidth_tb_s * 1e12
         self.rows: list[dict] = []
 
-    def time(self, case: str, name: str, run: Callable, gbytes=0.0, tflop=0.0):
+    def time(self, case: str, name: str, run: Callable, gbytes=0.0, tflop=0.0, peak=FP8_TFLOPS):
         """Measure `run()`; returns what it returned, or None."""
         row = {"case": case, "name": name, "median_ms": None, "gbytes": gbytes, "tflop": tflop}
         self.rows.append(row)
@@ -51,7 +52,7 @@ class Bench:
             row["skipped"] = " ".join(f"{type(error).__name__}: {error}".split())
             print(self.line(row), file=sys.stderr, flush=True)
             return None
-        floor = max(gbytes * 1e9 / self.bandwidth, tflop / FP8_TFLOPS) * 1e3
+        floor = max(gbytes * 1e9 / self.bandwidth, tflop / peak) * 1e3
         row.update(
             median_ms=statistics.median(times), min_ms=times[0], max_ms=times[-1], floor_ms=floor
         )
@@ -191,14 +192,6 @@ def prefill(bench: Bench, num_rows: int, num_keys: int, num_heads: int, device) 
         positions.nbytes * 4 / 1e9,
     )
 
-    def flashinfer_topk():
-        import flashinfer
-
-        return flashinfer.top_k_ragged_transform(
-            scores, starts, lengths, TOPK, dsa_graph_safe=True, row_starts=starts
-        )
-
-    bench.time(case, "top-k: flashinfer ragged", flashinfer_topk, score_gb)
     if expected is not None:
         sets = expected.sort().values
         for name, slots in found.items():
@@ -212,6 +205,37 @@ def prefill(bench: Bench, num_rows: int, num_keys: int, num_heads: int, device) 
         lambda: result.fill_(-1).copy_(positions),
         result.nbytes * 3 / 1e9,
     )
+
+
+def attention(bench: Bench, num_rows: int, num_keys: int, num_heads: int, device) -> None:
+    """Sparse attention of one layer and chunk, which Full and Shared layers have alike.
+
+    Queries that select alike find their keys in L2: what is left then is not the gather.
+    """
+    case = f"attention {num_rows}x{num_keys}"
+    q = torch.randn(num_rows, num_heads, LATENT, device=device, dtype=torch.bfloat16)
+    kv = torch.randn(num_keys, 1, LATENT, device=device, dtype=torch.bfloat16)
+    draw = torch.randint(0, num_keys, (num_rows, TOPK), dtype=torch.int32, device=device)
+    gbytes = draw.numel() * LATENT * 2 / 1e9
+    tflop = draw.numel() * num_heads * (LATENT + VALUE) * 2 / 1e12
+
+    def flash_mla(selected):
+        from sglang.kernels.ops.attention.flash_mla_interface import flash_mla_sparse_fwd
+
+        padded = q.new_zeros((num_rows, -(-num_heads // 64) * 64, LATENT))  # as upstream pads
+        padded[:, :num_heads] = q
+        return flash_mla_sparse_fwd(padded, kv, selected[:, None], LATENT**-0.5, d_v=VALUE)[0]
+
+    def triton_mla(selected):
+        from sglang.kernels.ops.attention.dsa.triton_sparse_mla_prefill import sparse_mla_prefill
+
+        return sparse_mla_prefill(q, kv, selected, LATENT**-0.5, VALUE)
+
+    for named, selected in {"": draw, ", alike": draw[:1].expand_as(draw).contiguous()}.items():
+        for name, run in {"flashmla_sparse": flash_mla, "triton_sparse_mla": triton_mla}.items():
+            bench.time(
+                case, name + named, lambda r=run, s=selected: r(s), gbytes, tflop, BF16_TFLOPS
+            )
 
 
 def fused_parts(bench: Bench, case: str, q, keys, weights, starts, ends) -> None:
@@ -337,6 +361,7 @@ def main() -> None:
     for num_keys in map(int, args.keys.split(",")):
         prefill(bench, args.rows, num_keys, args.heads, device)
         torch.cuda.empty_cache()
+    attention(bench, args.rows, 139_264, args.heads, device)
     for row in bench.rows:
         print(bench.line(row) if "median_ms" in row else row)
     versions = {"torch": torch.__version__, "triton": __import__("triton").__version__}

@@ -196,7 +196,9 @@ def test_a_layer_does_not_wait_for_the_gpu(layer):
 
 
 FLAGS = [
-    *("--mem-fraction-static", "0.5", "--max-running-requests", "4", "--random-seed", "1"),
+    # A small pool, so that other tests may run beside on the same GPU.
+    *("--max-total-tokens", "20480", "--mem-fraction-static", "0.7"),
+    *("--max-running-requests", "4", "--random-seed", "1"),
     *("--cuda-graph-bs-decode", "1", "2", "--disable-prefill-cuda-graph"),
     *("--sampling-backend", "pytorch", "--dsa-topk-backend", "torch"),
 ]

@@ -31,7 +31,9 @@ PATTERNS = ["F" * 16, "FFFSFFFSFFFSFFSS", "FS" * 8, "FSSS" * 4, "FFSSSSSFSSSSSSS
 PATTERN = PATTERNS[1]
 NEW_TOKENS = 16
 FLAGS = [
-    *("--mem-fraction-static", "0.5", "--max-running-requests", "4", "--random-seed", "1"),
+    # A small pool, so that other tests may run beside on the same GPU.
+    *("--max-total-tokens", "20480", "--mem-fraction-static", "0.7"),
+    *("--max-running-requests", "4", "--random-seed", "1"),
     *("--cuda-graph-bs-decode", "1", "2", "--disable-prefill-cuda-graph"),
     # Upstream's fused top-k takes index_topk 2048 only, and may break ties either way.
     *("--sampling-backend", "pytorch", "--dsa-topk-backend", "torch"),

@@ -18,7 +18,9 @@ pytestmark = [
 
 PATTERN = "FSFSSSSFSSSSSFSS"
 FLAGS = [
-    *("--mem-fraction-static", "0.5", "--max-running-requests", "4"),
+    # A small pool, so that other tests may run beside on the same GPU.
+    *("--max-total-tokens", "20480", "--mem-fraction-static", "0.7"),
+    *("--max-running-requests", "4"),
     *("--cuda-graph-bs-decode", "1", "2", "--sampling-backend", "pytorch"),
     *("--chunked-prefill-size", "1024", "--random-seed", "1", "--enable-metrics"),
     # Upstream's fused top-k takes index_topk 2048 only, and may break ties either way.

@@ -46,7 +46,7 @@ def prepare(plan: Plan, stage: Stage, target: Target) -> None:
         # A whole prompt of this length, under the cheapest arm.
         target.set_arm(min(target.group, key=lambda arm: arm.pattern.num_full))
         target.flush()
-        generate(target.url, [prompt("warm", stage.context, plan.vocab_size)], 4)
+        generate(target.url, [prompt("warm", stage.context, plan.vocab_size)], 1)
         target.warmed.add(stage)
         return
     target.set_full()
