@@ -6,7 +6,7 @@
 #
 #     bash benchmark/search_report/run_offline.sh SITE RESULTS STEP...
 #
-# One command after the other; seconds as one H200 with 16 cores took them, where it did:
+# One command after the other; seconds as one H200 with 16 cores took them:
 #
 #     ... smoke      210   each tool in small: what cannot run on this machine fails here. The first
 #                          engine on a machine compiles kernels for two minutes of it
@@ -16,7 +16,7 @@
 #                          sets, 100 s each
 #     ... measure    550   23 patterns on the three sets, a process each, 230 s; beside them 22 patterns
 #                          on 24 held-out documents, of which most reads answers, 490 s
-#     ... speed      280   30B shape, 32 x 16,384 random tokens: an estimate, not run yet
+#     ... speed      206   30B shape, 32 x 16,384 random tokens
 #
 # Each ends within LIMIT seconds (default 560), keeps what it has, and goes on from there when it is
 # run again; RESULTS.tgz holds everything so far after each. Then, anywhere:

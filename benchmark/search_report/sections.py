@@ -142,58 +142,82 @@ def _cell(row: dict) -> str:
 def speed(found: dict | None, fidelity: dict | None) -> str:
     if found is None:
         return NOT_MEASURED
-    exhaustive, fast, memory = found["exhaustive"], found["fast"], found["memory"]
+    exhaustive, fast = found["exhaustive"], found["fast"]
+    tokens = found["num_sequences"] * found["tokens_per_sequence"]
+    whole = f"{found['model']['num_layers'] * tokens:,}"
+    keeping = fast["seconds_of_the_pass_that_keeps_states"]
     rows = [["candidate", "layer-tokens", "seconds"]]
-    whole = exhaustive["layer_token_forwards"] // (exhaustive["num_candidates"] + 1)
-    rows.append(
-        ["exhaustive, any layer", f"{whole:,}", f"{exhaustive['seconds_per_candidate']:.1f}"]
-    )
+    rows.append(["exhaustive, any layer", whole, f"{exhaustive['seconds_per_candidate']:.1f}"])
     rows += [
         [f"fast, layer {one['layer']}", f"{one['layer_tokens']:,}", f"{one['seconds']:.1f}"]
         for one in fast["candidates"]
     ]
+    rows.append(["fast, the start, which keeps states", whole, f"{keeping:.1f}"])
     low, high = fast["projected_seconds"]
     lines = [
-        f"- Exhaustive: {exhaustive['num_candidates']} candidates, "
-        f"{_hours(exhaustive['projected_seconds'])}.",
-        f"- Fast: between {_hours(low)} and {_hours(high)}, by its bounds on the work.",
+        f"- Exhaustive: {_hours(exhaustive['projected_seconds'])}, for "
+        f"{exhaustive['num_candidates']:,} candidates and the start.",
+        f"- Fast, bounds: {_hours(low)} if in every step only the highest layer runs on all "
+        f"sequences, {_hours(high)} if all candidates do, at their seconds per layer-token.",
     ]
     if fidelity is not None:
-        share = min(fidelity["rows"], key=lambda row: abs(_fraction(row) - 1 / 4))
-        projected = share["work"] * exhaustive["layer_token_forwards"]
-        lines.append(
-            f"- Fast, if it takes the share of the work that it took above at {share['share']} "
-            f"({share['work']:.1%}): {_hours(projected * fast['seconds_per_layer_token'])}. The "
-            "small model's races say nothing certain about a large one's."
-        )
-    kept = memory["kept_bytes"] / 2**30
-    device = [memory[when]["device_bytes"] for when in ("before", "after")]
-    used = (
-        ""
-        if None in device
-        else (
-            f" The device held {device[0] / 2**30:.1f} GiB before states were kept and "
-            f"{device[1] / 2**30:.1f} GiB after."
-        )
-    )
+        lines.append(_estimate(found, fidelity))
+    noise = Noise(**found["noise"]).sentence
+    if "dummy" in found["engine_arguments"]:
+        noise += " The weights are dummies: trained ones may repeat themselves better or worse."
     return "\n\n".join(
         [
             f"{found['model']['num_layers']} layers to {found['num_full']} Full, "
             f"{found['num_sequences']} x {found['tokens_per_sequence']:,} random tokens; engine "
             f"arguments `{' '.join(found['engine_arguments']) or 'none'}`. Layers that passes can "
             f"begin with: {', '.join(map(str, fast['kept_layers'])) or 'none'}.",
+            "Seconds are of one candidate on all sequences; the fast method drops many after a "
+            "few. At most one layer was Shared: later in a search more skip their indexer, which "
+            "was not timed.",
             table(rows),
-            "Projected time of the whole search:",
+            "Time of a whole search, projected:",
             "\n".join(lines),
-            f"Memory: {kept:.1f} GiB for states, of which "
-            f"{memory['kept_bytes_on_host'] / 2**30:.1f} GiB on the host.{used}",
-            Noise(**found["noise"]).sentence,
+            _memory(found["memory"]),
+            noise,
         ]
     )
 
 
-def _fraction(row: dict) -> float:
-    return row["num_full"] / len(row["fast"])
+def _estimate(found: dict, fidelity: dict) -> str:
+    """The fast method's time if it takes the share of the work that it took on another model."""
+    exhaustive, fast, num_layers = found["exhaustive"], found["fast"], found["model"]["num_layers"]
+    goal = found["num_full"] / num_layers
+    like = min(fidelity["rows"], key=lambda row: abs(row["num_full"] / len(row["fast"]) - goal))
+    layer_tokens = like["work"] * exhaustive["layer_token_forwards"]
+    whole = num_layers * found["num_sequences"] * found["tokens_per_sequence"]
+    start = fast["seconds_of_the_pass_that_keeps_states"] / whole
+    return (
+        f"- Fast, estimated: {_hours(layer_tokens * fast['seconds_per_layer_token'])} at the "
+        f"candidates' seconds per layer-token, {_hours(layer_tokens * start)} at the start's. The "
+        f"work is the share that it took above at {like['share']}, 1/{1 / like['work']:.1f}, "
+        f"measured on {len(like['fast'])} layers and {fidelity['num_sequences']} sequences; here "
+        f"are {num_layers} and {found['num_sequences']}."
+    )
+
+
+def _memory(found: dict) -> str:
+    """What states take, and what the machine had in use without and with them."""
+    lines = [
+        f"Memory: at most {_gib(found['kept_bytes'])} for states, "
+        f"{_gib(found['kept_bytes_on_host'])} of it on the host."
+    ]
+    for name, where in (("device_bytes", "device"), ("host_bytes", "host")):
+        before, after = (found[when][name] for when in ("before", "after"))
+        if before is not None:
+            lines.append(
+                f"In use on the {where}: {_gib(before)} before states were kept, "
+                f"{_gib(after)} after."
+            )
+    return " ".join(lines)
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB"
 
 
 def _hours(seconds: float) -> str:

@@ -9,7 +9,6 @@ their seconds per layer-token and the counts that bound it.
 import argparse
 import json
 import random
-import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -18,8 +17,10 @@ from pathlib import Path
 
 import psutil
 
+from sglang_ic import command_line
+from sglang_ic.bench.document import shown
 from sglang_ic.checkpoint import read_config_json
-from sglang_ic.command_line import count, refuse, split_server_arguments
+from sglang_ic.command_line import count, masked, refuse, split_server_arguments
 from sglang_ic.evaluate import environment
 from sglang_ic.evaluate.in_process import InProcess
 from sglang_ic.evaluate.model_facts import model_facts
@@ -42,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = made.add_argument
-    shape = Path(__file__).parents[1] / "latency" / "30b-a3b"
+    shape = Path(__file__).resolve().parents[1] / "latency" / "30b-a3b"
     add("--model-path", default=str(shape), help="default: a 30B DSA shape without weights")
     add("--sequences", type=count, default=32)
     add("--tokens", type=count, default=16384, help="of each sequence (default: %(default)s)")
@@ -84,9 +85,9 @@ def run(args: argparse.Namespace, server_argv: list[str], command: str) -> dict:
     lengths = [args.tokens] * args.sequences
     document = {
         "schema_version": SCHEMA_VERSION,
-        "command": command,
+        "command": shown(command),
         "seconds": time.time() - started,
-        "model": {"path": args.model_path, "num_layers": facts.num_layers},
+        "model": {"path": shown(args.model_path), "num_layers": facts.num_layers},
         "num_full": args.full_layers,
         "num_sequences": args.sequences,
         "tokens_per_sequence": args.tokens,
@@ -98,7 +99,7 @@ def run(args: argparse.Namespace, server_argv: list[str], command: str) -> dict:
             "after": after,
         },
         "noise": asdict(noise),
-        "engine_arguments": server_argv,
+        "engine_arguments": [shown(word) for word in masked(server_argv)],
         "versions": environment.versions(),
         "hardware": environment.hardware(),
     }
@@ -173,7 +174,7 @@ def main(argv: Sequence[str]) -> int:
     made = parser()
     made.error = refuse
     try:
-        command = shlex.join(["python", "-m", "search_report.speed", *argv])
+        command = command_line.command("search_report.speed", argv)
         document = run(made.parse_args(own), server_argv, command)
     except (ValueError, EngineError, OSError) as error:
         refuse(" ".join(str(error).split()))
