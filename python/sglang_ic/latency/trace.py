@@ -1,7 +1,8 @@
 """Kernel time of a torch profiler trace, by what the kernels are for. Pure but for reading it.
 
 Names are those of SGLang 0.5.23 on Hopper: DeepGEMM's mqa_logits, sgl-kernel's top-k transforms,
-FlashMLA and FlashAttention 3, fused MoE, cuBLAS (nvjet) and DeepGEMM products.
+FlashMLA and FlashAttention 3, fused MoE, cuBLAS (nvjet) and DeepGEMM products; and those of
+sglang_ic.hopper.
 """
 
 from __future__ import annotations
@@ -16,15 +17,21 @@ from typing import Any
 KERNEL_KINDS = ("kernel", "gpu_memcpy", "gpu_memset")
 REST = "rest"
 # The first category with a word that is part of the lower-case name. Order matters: a router's
-# top-k is MoE, and mqa_logits' metadata is no scoring.
+# top-k is MoE, mqa_logits' metadata is no scoring, and a norm of flashinfer is no attention.
 CATEGORIES: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("MoE", ("moe", "expert", "router", "fused_gate", "grouped_topk", "topk_sigmoid")),
+    (
+        "MoE",
+        ("moe", "expert", "router", "fused_gate", "grouped_topk", "topk_sigmoid", "act_and_mul"),
+    ),
     ("other indexer", ("mqa_logits_metadata", "indexer", "index_k", "get_k_and_s", "hadamard")),
-    ("mqa_logits", ("mqa_logits",)),
-    ("top-k", ("topk", "bitonicsort", "radixsort")),
+    ("mqa_logits", ("mqa_logits", "score_kernel", "keep_kernel", "rescue_kernel")),
+    (
+        "top-k",
+        ("topk", "bitonicsort", "radixsort", "collect_kernel", "choose_", "bound_kernel", "_slots"),
+    ),
     ("page-table gather", ("vectorized_gather",)),
-    ("sparse attention", ("flash", "sparse_attn", "sparse_prefill", "sparse_fwd", "mla_decode")),
     ("norm", ("norm",)),
+    ("sparse attention", ("flash", "sparse_attn", "sparse_prefill", "sparse_fwd", "mla_decode")),
     ("GEMM", ("gemm", "nvjet", "splitk", "cutlass")),
 )
 NAMES = (*(name for name, _ in CATEGORIES), REST)
@@ -52,6 +59,16 @@ class Kernels:
     def launches(self, of: str) -> int:
         """Kernel launches of one category."""
         return sum(number for name, number in self.counts.items() if category(name) == of)
+
+    def without(self, others: Kernels) -> Kernels:
+        """What is left of a trace when the launches of another one, all in this one too, are not
+        counted; a kernel that was launched as often in both is not there at all."""
+        more = {name: num - others.counts.get(name, 0) for name, num in self.counts.items()}
+        names = [name for name, num in more.items() if num > 0]
+        return Kernels(
+            {name: more[name] for name in names},
+            {name: self.total_us[name] - others.total_us.get(name, 0.0) for name in names},
+        )
 
     def longest(self, num: int) -> list[dict[str, Any]]:
         """The kernels that took most of the time."""

@@ -8,20 +8,15 @@ on what the cached numbers are; answers do, so tokens are compared for prefill a
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-from sglang_ic.latency import trace
 from sglang_ic.latency.client import RequestError, generate, prompt
 from sglang_ic.latency.plan import Plan, Stage
 from sglang_ic.latency.schedule import Visit
-from sglang_ic.latency.target import Target, trace_file
+from sglang_ic.latency.target import Target
 from sglang_ic.latency.timing import inter_token
-
-PAGE_TOKENS = 64  # a cached prompt is found up to a whole page, and never its last token
-NUM_LONGEST = 20
+from sglang_ic.latency.traced import PAGE_TOKENS, check_cached, profiled, traced
 
 
 def measure(plan: Plan, visit: Visit, target: Target) -> Iterator[dict[str, Any]]:
@@ -102,7 +97,7 @@ def _decode(plan: Plan, visit: Visit, target: Target) -> Iterator[dict[str, Any]
         generate(target.url, prompts[:size], stage.new_tokens)  # a new graph's first replays
         streams = generate(target.url, prompts[:size], stage.new_tokens)
         for stream in streams:
-            _check_cached(stream.cached_tokens, stage.context)
+            check_cached(stream.cached_tokens, stage.context)
         milliseconds, steps = inter_token(streams)
         yield {
             "event": "value",
@@ -114,38 +109,18 @@ def _decode(plan: Plan, visit: Visit, target: Target) -> Iterator[dict[str, Any]
 
 
 def _profile(plan: Plan, visit: Visit, target: Target) -> Iterator[dict[str, Any]]:
-    """First the last chunks of a long prompt, then tokens behind it."""
+    """First the last chunks of a long prompt, then tokens behind it.
+
+    The end of a cached prompt is computed again before its first new token; a request that stops
+    there is profiled too, and subtracted, so that the tokens' kernels are left.
+    """
     stage = visit.stage
     (prefix,) = prefixes(plan, stage, [1])
     # Another tail for each visit: an arm must not find in the cache what another one computed.
     tail = prompt(f"tail {visit.arm.name} {visit.round}", stage.tail_tokens, plan.vocab_size)
-    for row, new_tokens, cached in zip(
-        stage.rows, (1, stage.new_tokens), (len(prefix), stage.context), strict=True
-    ):
-        with tempfile.TemporaryDirectory() as folder:
-            before = target.counters()
-            with target.profiled(Path(folder) / "trace"):
-                (stream,) = generate(target.url, [prefix + tail], new_tokens)
-                target.wait_until_idle()
-            after = target.counters()
-            found = trace.read(trace_file(Path(folder)))
-        _check_cached(stream.cached_tokens, cached)
-        run = None if before is None or after is None else after[0] - before[0]
-        skipped = None if before is None or after is None else after[1] - before[1]
-        yield {
-            "event": "profile",
-            "row": row,
-            "category_ms": found.category_ms(),
-            "num_mqa_logits": found.launches("mqa_logits"),
-            "indexer_run": run,
-            "indexer_skipped": skipped,
-            "launches_per_run": trace.launches_per_run(found, run) if run else None,
-            "num_new_tokens": new_tokens,
-            "num_prefilled_tokens": stage.context - stream.cached_tokens,
-            "longest": found.longest(NUM_LONGEST),
-        }
-
-
-def _check_cached(cached: int, wanted: int) -> None:
-    if cached < wanted - 2 * PAGE_TOKENS:
-        raise RequestError(f"only {cached} of {wanted} prompt tokens were still in the cache")
+    prefill, decode = stage.rows
+    first = traced(target, prefix + tail, 1, cached=len(prefix))
+    yield {"row": prefill, **profiled(first), "num_prefilled_tokens": first.prefilled}
+    again = traced(target, prefix + tail, 1, cached=stage.context)
+    whole = traced(target, prefix + tail, 1 + stage.new_tokens, cached=stage.context)
+    yield {"row": decode, **profiled(whole.without(again)), "num_new_tokens": stage.new_tokens}

@@ -24,6 +24,13 @@ KERNELS = [
     ("nvjet_tst_128x256_64x4_1x2_h_bz_coopA_TNT", 8, 50, "GEMM"),
     ("void cublasLt::splitKreduce_kernel<...>", 8, 5, "GEMM"),
     ("fused_add_rmsnorm_kernel", 16, 2, "norm"),
+    ("void flashinfer::norm::RMSNormKernel<8u, __nv_bfloat16>(...)", 16, 3, "norm"),
+    ("void sglang::act_and_mul_kernel<__nv_bfloat16, 0>(...)", 8, 10, "MoE"),
+    ("void sglang::topk_ragged_kernel<true>(...)", 0, 0, "top-k"),
+    ("_slots_kernel", 0, 0, "top-k"),
+    ("choose_kept_kernel", 0, 0, "top-k"),
+    ("keep_kernel", 0, 0, "mqa_logits"),
+    ("score_kernel", 0, 0, "mqa_logits"),
     ("Memcpy DtoD (Device -> Device)", 1, 7, "rest"),
     ("void at::native::elementwise_kernel<...>", 3, 1, "rest"),
 ]
@@ -74,6 +81,12 @@ def test_longest_kernels_come_first():
     first, second, *_ = trace.kernels(chrome_trace()).longest(5)
     assert (first["category"], first["num"], first["total_ms"]) == ("sparse attention", 8, 7.2)
     assert second["category"] == "mqa_logits"
+
+
+def test_what_is_subtracted_leaves_no_kernel_that_it_had_as_often():
+    tokens = trace.Kernels({"norm": 6, "mqa_logits": 1}, {"norm": 12.5, "mqa_logits": 600.0})
+    prompt = trace.Kernels({"norm": 2, "mqa_logits": 1}, {"norm": 4.0, "mqa_logits": 590.0})
+    assert tokens.without(prompt) == trace.Kernels({"norm": 4}, {"norm": 8.5})
 
 
 def test_packed_and_plain_files_read_the_same(tmp_path):
