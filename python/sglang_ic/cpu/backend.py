@@ -105,5 +105,9 @@ class CpuDsaBackend(AttentionBackend):
 
     forward_decode = forward_extend
 
+    def get_cpu_graph_seq_len_fill_value(self) -> int:
+        """Length of the requests that upstream pads a batch with (data-parallel attention)."""
+        return 1
+
     def support_triton(self) -> bool:
         return False

@@ -1,0 +1,75 @@
+"""SGLang's own scale-out with Shared layers, on CPU: two processes say what one says.
+
+    --tp 2        every layer's heads on two ranks: sums in another order, so equal up to rounding
+    --pp-size 2   the first 8 layers here, the others there; the selection crosses the boundary
+    --dp-size 2   two whole copies; with --enable-dp-attention the ranks share experts, and an
+                  idle rank runs padding
+
+The bundled model, 16 x index_topk tokens. Every rank gets a processor of its own, by name, because
+upstream otherwise wants a NUMA node for each.
+"""
+
+import os
+
+import pytest
+import torch
+from _server import running
+
+from sglang_ic.demo.documents import documents
+
+pytestmark = pytest.mark.engine
+
+# The second stage of two begins with Shared layers, which reuse layer 6's selection.
+PATTERN = "FSFSSSFSSSFSSFSS"
+NEW_TOKENS = 8
+EXACT, ROUNDED = 0.0, 1e-3  # largest difference in log-probability
+MODES = {
+    "tensor": (["--tp", "2"], ROUNDED),
+    "pipeline": (["--pp-size", "2"], EXACT),
+    "data": (["--dp-size", "2"], EXACT),
+    "data, attention": (["--tp", "2", "--dp-size", "2", "--enable-dp-attention"], ROUNDED),
+}
+
+
+def processors() -> str:
+    first, *_, last = sorted(os.sched_getaffinity(0)) * 2
+    return f"{first}|{last}"
+
+
+def ask(tmp_path, *flags, **variables) -> tuple[dict, list[dict]]:
+    """The answer to a long document, cold, and what every part of the server says of itself."""
+    (document,) = documents("test", length=2200, count=1)
+    question = next(one for one in document.answers if one.task == "multi_key")
+    words = ["--index-cache-pattern", PATTERN, "--max-total-tokens", "8192", *flags]
+    environment = {**os.environ, **variables}
+    with running(tmp_path, *words, env=environment) as server:
+        body = {"text": document.text[: question.start], "return_logprob": True}
+        sampling = {"max_new_tokens": NEW_TOKENS, "temperature": 0, "ignore_eos": True}
+        body |= {"logprob_start_len": 0, "sampling_params": sampling}
+        answer = server.post("/generate", body)
+        info = server.get("/index_cache")
+    assert answer["meta_info"]["prompt_tokens"] >= 16 * 128
+    assert answer["meta_info"]["cached_tokens"] == 0
+    return answer, info
+
+
+def logprobs(answer: dict) -> torch.Tensor:
+    meta = answer["meta_info"]
+    rows = meta["input_token_logprobs"][1:] + meta["output_token_logprobs"]
+    return torch.tensor([row[0] for row in rows], dtype=torch.float64)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    return ask(tmp_path_factory.mktemp("alone"))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_two_processes_say_what_one_says(tmp_path, alone, mode):
+    flags, most = MODES[mode]
+    answer, info = ask(tmp_path, *flags, SGLANG_CPU_OMP_THREADS_BIND=processors())
+    assert answer["output_ids"] == alone[0]["output_ids"]
+    difference = (logprobs(answer) - logprobs(alone[0])).abs()
+    print({mode: difference.max().item()})
+    assert difference.max() <= most
+    assert info["pattern"] == PATTERN
