@@ -22,6 +22,12 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def two_processors() -> str:
+    """For SGLANG_CPU_OMP_THREADS_BIND: upstream wants a NUMA node for each rank, or their names."""
+    first, *_, last = sorted(os.sched_getaffinity(0)) * 2
+    return f"{first}|{last}"
+
+
 class Server:
     """A running server: `get`, `post`, `stream`, and the log it writes."""
 

@@ -13,7 +13,7 @@ import os
 
 import pytest
 import torch
-from _server import running
+from _server import running, two_processors
 
 from sglang_ic.demo.documents import documents
 
@@ -29,11 +29,6 @@ MODES = {
     "data": (["--dp-size", "2"], EXACT),
     "data, attention": (["--tp", "2", "--dp-size", "2", "--enable-dp-attention"], ROUNDED),
 }
-
-
-def processors() -> str:
-    first, *_, last = sorted(os.sched_getaffinity(0)) * 2
-    return f"{first}|{last}"
 
 
 def ask(tmp_path, *flags, **variables) -> tuple[dict, list[dict]]:
@@ -67,7 +62,7 @@ def alone(tmp_path_factory):
 @pytest.mark.parametrize("mode", MODES)
 def test_two_processes_say_what_one_says(tmp_path, alone, mode):
     flags, most = MODES[mode]
-    answer, info = ask(tmp_path, *flags, SGLANG_CPU_OMP_THREADS_BIND=processors())
+    answer, info = ask(tmp_path, *flags, SGLANG_CPU_OMP_THREADS_BIND=two_processors())
     assert answer["output_ids"] == alone[0]["output_ids"]
     difference = (logprobs(answer) - logprobs(alone[0])).abs()
     print({mode: difference.max().item()})

@@ -14,6 +14,7 @@ import time
 
 import pytest
 from _environments import fork
+from _server import two_processors
 
 from sglang_ic.demo.tiny import write_checkpoint
 from sglang_ic.pattern import LayerPattern
@@ -128,8 +129,8 @@ def data(tmp_path_factory) -> str:
     return str(path)
 
 
-def start(*argv: str) -> subprocess.Popen:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TORCHDYNAMO_DISABLE": "1"}
+def start(*argv: str, **variables: str) -> subprocess.Popen:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TORCHDYNAMO_DISABLE": "1", **variables}
     return subprocess.Popen(
         [sys.executable, "-m", "sglang_ic.search", *argv],
         stdout=subprocess.PIPE,
@@ -204,6 +205,17 @@ def test_killed_and_resumed_it_finds_the_same(finished, arguments, tmp_path):
     for key in ("patterns", "loss", "loss_stderr", "increase", "order", "swaps", "controls"):
         assert resumed[key] == whole[key]
     assert resumed["settings"]["resumed"]
+
+
+def test_two_tensor_parallel_ranks_find_what_one_finds(finished, arguments, tmp_path):
+    """Each rank keeps states of its own; sums in another order flip a near-tie of a selection."""
+    words = ["--output", str(tmp_path), "--", "--tp", "2"]
+    finish(start(*arguments, *words, SGLANG_CPU_OMP_THREADS_BIND=two_processors()))
+    found, alone = document(tmp_path), document(finished[0])
+    for key in ("patterns", "order"):
+        assert found[key] == alone[key]
+    assert found["loss"] == pytest.approx(alone["loss"], rel=1e-4)
+    assert found["loss"] != alone["loss"]  # bit for bit: as many ranks as before
 
 
 def test_a_dry_run_prints_the_plan_and_writes_nothing(trained_model, data, tmp_path):
