@@ -98,17 +98,24 @@ def _row(row: dict[str, Any], document: dict[str, Any]) -> list[str]:
     lines.append("")
     changes = {arm: one["changes"] for arm, one in row["arms"].items() if one["changes"]}
     lines += [f"- {arm} runs with `{text}`." for arm, text in changes.items()]
-    for one in row["controls"]:
-        tokens = ""
-        if one["num_rounds_compared"]:
-            tokens = f"; same token in {one['num_rounds_equal']} of {one['num_rounds_compared']}"
-        lines.append(
-            f"- {one['fork']} takes {one['ratio']:.3f}x the time of {one['stock']} "
-            f"({one['low']:.3f}-{one['high']:.3f} over repeats{tokens})."
-        )
+    lines += [_control(one) for one in row["controls"]]
     if row["num_runs"] > 1:
         lines.append(f"- Measured by {row['num_runs']} commands: see that it was one machine.")
     return [*lines, ""]
+
+
+def _control(one: dict[str, Any]) -> str:
+    text = (
+        f"- Control, {'the same engine' if one['is_same_engine'] else 'the other engine'}: "
+        f"{one['arm']} takes {one['ratio']:.3f}x the time of {one['over']} "
+        f"({one['low']:.3f}-{one['high']:.3f} over repeats)"
+    )
+    if one["num_prompts_compared"]:
+        text += (
+            f"; both chose the same first token for {one['num_prompts_equal']} of "
+            f"{one['num_prompts_compared']} prompts"
+        )
+    return text + "."
 
 
 def _memory(document: dict[str, Any]) -> list[str]:

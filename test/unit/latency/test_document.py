@@ -142,10 +142,43 @@ def test_candidate_layers_are_left_out_of_the_line():
 
 def test_the_control_is_the_fork_over_stock_at_one_pattern():
     (control,) = document.build(LINES)["rows"][0]["controls"]
-    assert (control["fork"], control["stock"]) == ("fork full", "stock full")
+    assert (control["arm"], control["over"]) == ("fork full", "stock full")
+    assert not control["is_same_engine"]
     assert control["ratio"] == pytest.approx(4.15 / 4.1)
     assert (control["low"], control["high"]) == pytest.approx((4.1 / 4.4, 4.2 / 4.0))
-    assert (control["num_rounds_equal"], control["num_rounds_compared"]) == (1, 2)
+    assert (control["num_prompts_equal"], control["num_prompts_compared"]) == (1, 2)
+
+
+def test_an_arm_measured_again_is_a_control_of_its_own_engine():
+    again = {"engine": "stock", "pattern": "FFFF", "changes": ""}
+    lines = [
+        {**run(), "arms": {**ARMS, "stock full, again": again}},
+        *LINES[1:],
+        value("stock full, again", 8.2, 0, last_ids=[6]),
+        value("stock full, again", 8.2, 1, last_ids=[8]),
+    ]
+    made = document.build(lines)
+    other, same = made["rows"][0]["controls"]
+    assert (other["arm"], other["over"]) == ("fork full", "stock full")
+    assert (same["arm"], same["over"]) == ("stock full, again", "stock full")
+    assert same["is_same_engine"] and same["ratio"] == pytest.approx(2)
+    assert (same["num_prompts_equal"], same["num_prompts_compared"]) == (1, 2)
+    page = report.markdown(made, None)
+    assert "- Control, the other engine: fork full takes 1.012x the time of stock full" in page
+    assert (
+        "- Control, the same engine: stock full, again takes 2.000x the time of stock full "
+        "(1.864-2.050 over repeats); both chose the same first token for 1 of 2 prompts." in page
+    )
+
+
+def test_arms_alike_are_one_point_of_the_line():
+    again = {"engine": "fork", "pattern": "FFFF", "changes": ""}
+    begun = {**run(), "arms": {**ARMS, "fork full, again": again}}
+    lines = [begun, *LINES[1:], value("fork full, again", 7.15)]
+    line = document.build(lines)["rows"][0]["no_indexer"]["fork"]
+    # 4.2, 4.1 and 7.15 at 4 Full layers: their median is 4.2, not the last one alone.
+    plain = document.build([*LINES, value("fork full", 4.25, 2)])["rows"][0]["no_indexer"]["fork"]
+    assert line["value"] == pytest.approx(plain["value"])
 
 
 def test_memory_is_the_highest_peak_of_a_server():
@@ -163,8 +196,7 @@ def test_the_page_says_what_it_must():
         "![medians and repeats of every arm](x.png)",
         "| stock full | 4 | 4.1 | 4-4.4 | 9.8% | 3 | 1.000 |",
         "no indexer, line through 3 Full counts of fork",
-        "fork full takes 1.012x the time of stock full",
-        "same token in 1 of 2",
+        "both chose the same first token for 1 of 2 prompts",
         "stock (index-K everywhere)",
         "1,000,000",
         "decode 2048 x64, fork full: no room",
