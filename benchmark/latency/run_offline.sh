@@ -32,17 +32,11 @@ part=$4
 limit=${5:-590}
 root=$(cd "$(dirname "$0")/../.." && pwd)
 work=$site-fork
+. "$root/benchmark/patched_copy.sh"
 if [ ! -f "$work/.done" ]; then
     rm -rf "$work"
     mkdir "$work"
-    cp -r "$site/sglang" "$work/"
-    PYTHONPATH="$root/python" python3 -m sglang_ic.fork apply --target "$work"
-    # SGLang finds plugins by their installed entry points.
-    mkdir "$work/sglang_ic-0.1.0.dist-info"
-    printf 'Metadata-Version: 2.1\nName: sglang_ic\nVersion: 0.1.0\n' \
-        > "$work/sglang_ic-0.1.0.dist-info/METADATA"
-    printf '[sglang.srt.plugins]\nsglang_ic = sglang_ic.plugin:register\nsglang_ic_cpu = sglang_ic.cpu.plugin:register\nsglang_ic_hopper = sglang_ic.hopper.plugin:register\n' \
-        > "$work/sglang_ic-0.1.0.dist-info/entry_points.txt"
+    patched_copy "$site" "$work"
     touch "$work/.done"
 fi
 # A command that is killed copies nothing, so the journal lies beside the site and goes on from there.
