@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
-from sglang_ic.latency import fit
+from sglang_ic.latency import fit, trace
 from sglang_ic.latency.journal import JournalError
 
 SCHEMA_VERSION = 2
@@ -44,7 +44,11 @@ def build(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "rows": rows,
         "memory": _memory(lines, runs),
         "profiles": [
-            {**_without_event(one), **_arms(runs, one["part"])[one["arm"]]}
+            {
+                **_without_event(one),
+                **_arms(runs, one["part"])[one["arm"]],
+                "category_ms": trace.refiled(one["category_ms"], one["longest"]),
+            }
             for one in measured
             if one["event"] == "profile"
         ],

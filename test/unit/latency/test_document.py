@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from sglang_ic.latency import cli, document, report
+from sglang_ic.latency import cli, document, report, trace
 from sglang_ic.latency.journal import JournalError
 
 ARMS = {
@@ -71,17 +71,22 @@ def value(arm: str, number: float, round_: int = 0, row: str = ROWS[0], **more) 
     }
 
 
-def profile(arm: str, launches: float | None) -> dict:
+def profile(arm: str, launches: float | None, row: str = ROWS[2], new_tokens: int = 1) -> dict:
     return {
         "event": "profile",
         "run": run()["run"],
         "part": "p",
-        "row": ROWS[2],
+        "row": row,
         "arm": arm,
         "round": 0,
         "memory": {"peak_allocated_bytes": 5 * 2**30},
-        "category_ms": {name: 10.0 for name in report.NAMES},
+        "category_ms": {name: 10.0 for name in trace.NAMES},
         "launches_per_run": launches,
+        "num_prefilled_tokens": 512,
+        "num_new_tokens": new_tokens,
+        "longest": [
+            {"name": "flashinfer::norm::X", "category": "sparse attention", "num": 1, "total_ms": 2}
+        ],
     }
 
 
@@ -193,18 +198,46 @@ def test_the_page_says_what_it_must():
         "# A title",
         "NVIDIA X",
         "sglang 0.5.23",
-        "![medians and repeats of every arm](x.png)",
+        "![medians and repeats of every arm and kernel time by category](x.png)",
         "| stock full | 4 | 4.1 | 4-4.4 | 9.8% | 3 | 1.000 |",
         "no indexer, line through 3 Full counts of fork",
         "both chose the same first token for 1 of 2 prompts",
         "stock (index-K everywhere)",
         "1,000,000",
         "decode 2048 x64, fork full: no room",
-        "2 compared, 1 of them no whole number",
+        "a whole number, as it must be, in 1 of 2 profiles",
+        "The last 512 of 2,048 prompt tokens, the others in the cache.",
+        "| ms on the GPU | stock full | fork full | fork 2 Full |",
+        "| Full layers | 4 | 4 | 2 |",
+        "| sparse attention | 8.00 | 8.00 | 8.00 |",
+        "| norm | 12.00 | 12.00 | 12.00 |",
+        "| all kernels | 90.00 | 90.00 | 90.00 |",
+        "| 44% | 44% | 44% |",
+        "| launches per run |  | 1 | 1.5 |",
+        "a sum can be more than the time that passed",
+        "- 60 s, stock: `python stock`",
         "`python -m sglang_ic.latency plan.toml --part p`",
     ):
         assert words in page, words
     assert "Dummy weights" in page and "realistic spread" in page
+
+
+def test_a_profile_of_decode_names_the_prompt_tokens_that_it_holds():
+    line = profile("fork full", 1.0, row="profile decode 2048", new_tokens=32)
+    page = report.markdown(document.build([run(), server("fork"), line]), None)
+    assert "31 decode steps behind 2,048 tokens, and before them one pass over the" in page
+
+
+def test_servers_that_differ_by_port_are_one_line_and_an_arms_own_settings_are_told():
+    own = {"engine": "fork", "pattern": "FFFF", "changes": "SGLANG_IC_X=1"}
+    begun = {**run(), "arms": {**ARMS, "replaced": own}}
+    plain = [server("fork") | {"command": ["python", "--port", port]} for port in ("1", "2")]
+    third = server("replaced") | {"start_sec": 7.4, "arms": ["replaced"]}
+    lines = [begun, *plain, third, profile("replaced", 1.0), value("fork full", 1.0)]
+    page = report.markdown(document.build(lines), None)
+    assert "- 60 and 60 s, fork: `python --port PORT`\n" in page
+    assert "- 7 s, replaced: `python replaced` with `SGLANG_IC_X=1`\n" in page
+    assert "- replaced runs with `SGLANG_IC_X=1`." in page
 
 
 def test_weights_that_make_degenerate_scores_are_called_so():
@@ -224,10 +257,26 @@ def test_an_empty_journal_has_no_report():
         document.build([run()])
 
 
-def test_the_chart_has_a_panel_for_every_row():
-    from sglang_ic.latency.chart import png
+def test_the_chart_has_a_panel_for_every_row_and_every_profile():
+    from sglang_ic.latency import chart
 
-    assert png(document.build(LINES)).startswith(b"\x89PNG")
+    made = document.build(LINES)
+    figure = chart.draw(made)
+    titles = [axis.get_title(loc="left") for axis in figure.axes if axis.axison]
+    assert [title.partition(":")[0] for title in titles] == ROWS
+    assert chart.png(made).startswith(b"\x89PNG")
+
+
+def test_the_bars_of_a_profile_are_its_categories_end_to_end():
+    from sglang_ic.latency import chart
+
+    lines = [run(), server("fork"), profile("fork full", 1.0), profile("fork 2 Full", 1.0)]
+    (axis, *_) = chart.draw(document.build(lines)).axes
+    first = [bar for bar in axis.patches if bar.get_y() < 0.5]
+    assert len(first) == len(trace.NAMES)
+    edges = [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in first]
+    assert edges[0] == (0, 10) and edges[-1][1] == pytest.approx(90)
+    assert all(end == start for (_, end), (start, _) in zip(edges, edges[1:], strict=False))
 
 
 def test_a_report_is_made_from_a_journal_alone(tmp_path, capsys):
