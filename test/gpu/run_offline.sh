@@ -6,6 +6,7 @@ site=$1
 shift
 root=$(cd "$(dirname "$0")/../.." && pwd)
 work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
 . "$root/benchmark/patched_copy.sh"
 patched_copy "$site" "$work"
 export SGLANG_IC_STOCK_SITE=$site
