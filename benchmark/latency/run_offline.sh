@@ -8,21 +8,22 @@
 # time limit (default 590, exit code 3) goes on when the same command is given again.
 #
 # The parts of hopper.toml, in the order for a machine that is held for half an hour and ends a
-# command after ten minutes. Estimates for one H200, not yet run: a server of this model starts in
-# about 60 s, and what is compiled on the machine's first decode graphs adds about 140 s once.
+# command after ten minutes. Seconds on one H200; profile's were measured, the others are sums of what
+# was measured there: a server starts in 60 s, the first one on a machine in 140 s more (it compiles);
+# a prompt of 200K takes 23 s with 47 Full layers, 13.4 with 12, 9.8 with 1; one of 64K 4.5, 3.5, 3.1.
+# A visit of a decode arm is taken for 10 s, a prompt with replaced kernels for 12.5 and 3.3.
 #
-#   prefill        470 s   3 starts; 200K: 2 x (23 + 13.4), 2 x (23 + 13.4 + 10), 2 x 12 s;
-#                          64K: 3 x 8, 3 x 11, 3 x 3.4 s; one warm-up of each length on each server
-#   profile        470 s   3 starts, 3 x 10 s of cached prompt, 5 arms of 30 s, 140 s compiling
-#   decode-bf16    480 s   2 starts, 2 x 5 prompts of 23 s, 2 rounds of 6 arms at 10 s
-#                 1420 s   in all
+#   profile        300 s   3 servers, 5 arms; measured where a server had been started before
+#   prefill        515 s   3 starts; each length: one warm-up on each server, then 2 rounds: stock
+#                          132 + 29, fork 102 + 25, replaced 37 + 10
+#   decode-bf16    450 s   2 starts; 2 x 5 prompts 230, 2 rounds of 5 arms 100
+#                 1405 s   in all, with 140 for the first start
 #
-# on another machine (or later on this one):
+# on another machine (or later on this one; 140 for the first start on top):
 #
-#   prefill-attention   350 s   4 starts, 8 prompts of 12 to 23 s
-#   decode-fp8          430 s   1 start, 8 prompts of 23 s, 3 rounds of 4 arms at 10 s, compiling
-#   decode-fp8-control  300 s   2 starts, 2 prompts, 3 rounds of 4 arms at 8 s
-#   servers             400 s   5 starts with graphs of their own, 5 prompts of 64K
+#   decode-fp8          305 s   1 start, 8 prompts 184 (at bf16's speed), 2 rounds of 3 arms 60
+#   decode-fp8-control  285 s   2 starts, 2 prompts 46, 3 rounds of 4 arms 120
+#   servers             220 s   3 starts, without what their graphs add; 3 prompts of 64K, 3 visits
 set -euo pipefail
 site=$(cd "$1" && pwd)
 output=$2
@@ -31,17 +32,11 @@ part=$4
 limit=${5:-590}
 root=$(cd "$(dirname "$0")/../.." && pwd)
 work=$site-fork
+. "$root/benchmark/patched_copy.sh"
 if [ ! -f "$work/.done" ]; then
     rm -rf "$work"
     mkdir "$work"
-    cp -r "$site/sglang" "$work/"
-    PYTHONPATH="$root/python" python3 -m sglang_ic.fork apply --target "$work"
-    # SGLang finds plugins by their installed entry points.
-    mkdir "$work/sglang_ic-0.1.0.dist-info"
-    printf 'Metadata-Version: 2.1\nName: sglang_ic\nVersion: 0.1.0\n' \
-        > "$work/sglang_ic-0.1.0.dist-info/METADATA"
-    printf '[sglang.srt.plugins]\nsglang_ic = sglang_ic.plugin:register\nsglang_ic_cpu = sglang_ic.cpu.plugin:register\nsglang_ic_hopper = sglang_ic.hopper.plugin:register\n' \
-        > "$work/sglang_ic-0.1.0.dist-info/entry_points.txt"
+    patched_copy "$site" "$work"
     touch "$work/.done"
 fi
 # A command that is killed copies nothing, so the journal lies beside the site and goes on from there.

@@ -37,13 +37,8 @@ work=$(mktemp -d)
 mkdir -p "$results"
 site=$(cd "$site" && pwd) results=$(cd "$results" && pwd)
 trap 'rm -rf "$work"; tar -C "$results" -czf "$results.tgz" .' EXIT
-cp -r "$site/sglang" "$work/"
-PYTHONPATH="$root/python" "$python" -m sglang_ic.fork apply --target "$work"
-# SGLang finds plugins by their installed entry points.
-mkdir "$work/sglang_ic-0.1.0.dist-info"
-printf 'Metadata-Version: 2.1\nName: sglang_ic\nVersion: 0.1.0\n' > "$work/sglang_ic-0.1.0.dist-info/METADATA"
-printf '[sglang.srt.plugins]\nsglang_ic = sglang_ic.plugin:register\nsglang_ic_cpu = sglang_ic.cpu.plugin:register\n' \
-    > "$work/sglang_ic-0.1.0.dist-info/entry_points.txt"
+. "$root/benchmark/patched_copy.sh"
+patched_copy "$site" "$work" "$python"
 export PYTHONPATH="$work:$root/python:$root/benchmark:$site" PYTHONUNBUFFERED=1
 cd "$results"   # so that the commands in the results name files within them
 

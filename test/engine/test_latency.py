@@ -77,7 +77,7 @@ def test_a_batch_that_the_pool_cannot_hold_is_left_out_by_name(document):
 def test_upstreams_server_obeys_the_roles_that_it_was_given(document):
     """Both engines answer a prompt past index_topk with one token, if they select alike."""
     (control,) = document["rows"][0]["controls"]
-    assert control["num_rounds_equal"] == control["num_rounds_compared"] == 2
+    assert control["num_prompts_equal"] == control["num_prompts_compared"] == 2
 
 
 def test_each_server_tells_its_own_sglang_weights_and_pool(document):

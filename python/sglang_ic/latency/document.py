@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from statistics import median
 from typing import Any
 
-from sglang_ic.latency import fit
+from sglang_ic.latency import fit, trace
 from sglang_ic.latency.journal import JournalError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 def build(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -43,7 +44,11 @@ def build(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "rows": rows,
         "memory": _memory(lines, runs),
         "profiles": [
-            {**_without_event(one), **_arms(runs, one["part"])[one["arm"]]}
+            {
+                **_without_event(one),
+                **_arms(runs, one["part"])[one["arm"]],
+                "category_ms": trace.refiled(one["category_ms"], one["longest"]),
+            }
             for one in measured
             if one["event"] == "profile"
         ],
@@ -87,13 +92,13 @@ def _row(
             }
             for arm, spread in spreads.items()
         },
-        "no_indexer": _fits(spreads, arms, spreads[reference].median),
+        "no_indexer": _fits(by_arm, arms, spreads[reference].median),
         "controls": _controls(by_arm, spreads, arms),
     }
 
 
 def _fits(
-    spreads: dict[str, fit.Spread], arms: dict[str, dict[str, Any]], reference: float
+    by_arm: dict[str, list[dict[str, Any]]], arms: dict[str, dict[str, Any]], reference: float
 ) -> dict[str, Any]:
     """For each engine with enough Full counts: the line at zero Full layers.
 
@@ -101,15 +106,16 @@ def _fits(
     """
     found = {}
     for engine in dict.fromkeys(arm["engine"] for arm in arms.values()):
-        times = {
-            arms[arm]["num_full"]: spread.median
-            for arm, spread in spreads.items()
+        times: dict[int, list[float]] = {}
+        for arm, values in by_arm.items():
             # Candidate layers are neither Full nor free.
-            if arms[arm]["engine"] == engine
-            and not arms[arm]["changes"]
-            and "C" not in arms[arm]["pattern"]
-        }
-        line = fit.no_indexer(times)
+            if (
+                arms[arm]["engine"] == engine
+                and not arms[arm]["changes"]
+                and "C" not in arms[arm]["pattern"]
+            ):
+                times.setdefault(arms[arm]["num_full"], []).extend(one["value"] for one in values)
+        line = fit.no_indexer({count: median(values) for count, values in times.items()})
         if line is not None:
             found[engine] = {
                 "value": line.no_indexer,
@@ -127,24 +133,33 @@ def _controls(
     spreads: dict[str, fit.Spread],
     arms: dict[str, dict[str, Any]],
 ) -> list[dict[str, Any]]:
-    """The fork over upstream's own SGLang, where both ran one pattern in one way: 1 is no cost."""
+    """One pattern in one way, measured twice: 1 is no difference.
+
+    The fork over upstream's own SGLang is what the fork costs; an engine over itself is noise, in
+    times and in tokens, that the first is to be read beside.
+    """
+    alike: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for arm in by_arm:
+        engines = alike.setdefault((arms[arm]["pattern"], arms[arm]["changes"]), {})
+        engines.setdefault(arms[arm]["engine"], []).append(arm)
     found = []
-    for fork in (arm for arm in by_arm if arms[arm]["engine"] == "fork"):
-        for stock in (arm for arm in by_arm if arms[arm]["engine"] == "stock"):
-            if any(arms[fork][key] != arms[stock][key] for key in ("pattern", "changes")):
-                continue
-            ours = {one["round"]: one.get("last_ids") for one in by_arm[fork]}
-            theirs = {one["round"]: one.get("last_ids") for one in by_arm[stock]}
-            both = [one for one in ours if theirs.get(one) is not None]
+    for engines in alike.values():
+        pairs = [(engines["fork"][0], engines["stock"][0])] if len(engines) == 2 else []
+        pairs += [(again, same[0]) for same in engines.values() for again in same[1:]]
+        for arm, over in pairs:
+            ours = {one["round"]: one.get("last_ids") for one in by_arm[arm]}
+            theirs = {one["round"]: one.get("last_ids") for one in by_arm[over]}
+            both = [one for one in ours if ours[one] and theirs.get(one)]
             found.append(
                 {
-                    "fork": fork,
-                    "stock": stock,
-                    "ratio": spreads[fork].median / spreads[stock].median,
-                    "low": spreads[fork].min / spreads[stock].max,
-                    "high": spreads[fork].max / spreads[stock].min,
-                    "num_rounds_compared": len(both),
-                    "num_rounds_equal": sum(ours[one] == theirs[one] for one in both),
+                    "arm": arm,
+                    "over": over,
+                    "is_same_engine": arms[arm]["engine"] == arms[over]["engine"],
+                    "ratio": spreads[arm].median / spreads[over].median,
+                    "low": spreads[arm].min / spreads[over].max,
+                    "high": spreads[arm].max / spreads[over].min,
+                    "num_prompts_compared": len(both),
+                    "num_prompts_equal": sum(ours[one] == theirs[one] for one in both),
                 }
             )
     return found

@@ -25,13 +25,14 @@ class Journal:
         self.lines = read(path) if path.exists() else []
 
     def add(self, event: str, **values: Any) -> None:
-        line = {"event": event, **values}
+        text = json.dumps({"event": event, **values})
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(text + "\n")
             file.flush()
             os.fsync(file.fileno())
-        self.lines.append(line)
+        # As it will be read again: a tuple is a list then, and the two are not equal.
+        self.lines.append(json.loads(text))
 
     def done(self, part: str) -> set[tuple[str, str, int]]:
         """(row, arm, round) of everything measured, or known to be impossible, in a part."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from typing import Any
 
-from sglang_ic.latency.trace import INDEXER, NAMES
+from sglang_ic.latency.trace import INDEXER, SHOWN
 
 METRICS = {"ttft_sec": ("TTFT", "s"), "itl_ms": ("inter-token latency", "ms")}
 # U(-0.001, 0.001) is what upstream fills in; scores of the indexer are then all but equal.
@@ -20,22 +21,29 @@ def markdown(document: dict[str, Any], chart: str | None) -> str:
     """
     lines = [f"# {document['title']}", "", *_facts(document), ""]
     if chart:
-        lines += [f"![medians and repeats of every arm]({chart})", ""]
+        lines += [f"![{_pictured(document)}]({chart})", ""]
     for row in document["rows"]:
         lines += _row(row, document)
-    if document["memory"]:
-        lines += _memory(document)
     if document["profiles"]:
         lines += _profiles(document)
+    if document["memory"]:
+        lines += _memory(document)
     if document["left_out"]:
         lines += ["## Left out", ""]
         lines += [f"- {one['row']}, {one['arm']}: {one['reason']}" for one in document["left_out"]]
         lines.append("")
     lines += ["## Commands", ""]
-    lines += [f"- {run['run']}: `{run['command']}`" for run in document["runs"]]
-    lines += ["", "Servers:", ""]
-    lines += [f"- {one['name']}: `{' '.join(one['command'])}`" for one in document["servers"]]
+    lines += [
+        f"{number}. {run['run']}: `{run['command']}`"
+        for number, run in enumerate(document["runs"], 1)
+    ]
+    lines += ["", "Servers, with the seconds that each start took:", "", *_servers(document)]
     return "\n".join(lines) + "\n"
+
+
+def _pictured(document: dict[str, Any]) -> str:
+    shown = ["medians and repeats of every arm"] if document["rows"] else []
+    return " and ".join(shown + ["kernel time by category"] * bool(document["profiles"]))
 
 
 def _facts(document: dict[str, Any]) -> list[str]:
@@ -49,11 +57,16 @@ def _facts(document: dict[str, Any]) -> list[str]:
     if run["on_cpu"]:
         lines.append("Times of a CPU that others may use too: read the ratios alone.")
     if run["switch"]:
-        lines.append(
+        text = (
             "Arms that differ by pattern alone share a server with indexers and index-K in every "
-            "layer, whose roles are set between requests; decode is timed behind prompts that were "
-            "computed with all layers Full, and on a GPU graphs are captured again for each arm."
+            "layer, whose roles are set between requests"
         )
+        if document["profiles"] or any(row["metric"] == "itl_ms" for row in document["rows"]):
+            text += (
+                "; decode runs behind prompts that were computed with all layers Full, and on a "
+                "GPU graphs are captured again for each arm"
+            )
+        lines.append(text + ".")
     if not run["together"]:
         lines.append("Servers ran one after another; arms that share one took turns.")
     return ["  \n".join(lines)]
@@ -63,8 +76,8 @@ def weights_line(document: dict[str, Any]) -> str:
     """Which kind of weights the servers held, as read from them."""
     run, found = document["runs"][-1], document["servers"][-1]["latency"]["weights"]
     measured = (
-        f"a projection within {found['projection_max_abs']:.4f} (std "
-        f"{found['projection_std']:.4f}), norms {found['norm_mean']:.3g}"
+        f"in layer 0 a projection within {found['projection_max_abs']:.4f} (std "
+        f"{found['projection_std']:.4f}) and norms of {found['norm_mean']:.3g}"
     )
     if run["weights"] == "checkpoint":
         return f"Weights of a checkpoint ({measured})."
@@ -96,19 +109,29 @@ def _row(row: dict[str, Any], document: dict[str, Any]) -> list[str]:
             f"| {one['value']:.4g} | residual up to {one['worst_residual']:.2g} | | | {speedup} |"
         )
     lines.append("")
-    changes = {arm: one["changes"] for arm, one in row["arms"].items() if one["changes"]}
-    lines += [f"- {arm} runs with `{text}`." for arm, text in changes.items()]
-    for one in row["controls"]:
-        tokens = ""
-        if one["num_rounds_compared"]:
-            tokens = f"; same token in {one['num_rounds_equal']} of {one['num_rounds_compared']}"
-        lines.append(
-            f"- {one['fork']} takes {one['ratio']:.3f}x the time of {one['stock']} "
-            f"({one['low']:.3f}-{one['high']:.3f} over repeats{tokens})."
-        )
+    lines += _changes(row["arms"])
+    lines += [_control(one) for one in row["controls"]]
     if row["num_runs"] > 1:
         lines.append(f"- Measured by {row['num_runs']} commands: see that it was one machine.")
     return [*lines, ""]
+
+
+def _changes(arms: dict[str, dict[str, Any]]) -> list[str]:
+    return [f"- {arm} runs with `{one['changes']}`." for arm, one in arms.items() if one["changes"]]
+
+
+def _control(one: dict[str, Any]) -> str:
+    text = (
+        f"- Control, {'the same engine' if one['is_same_engine'] else 'the other engine'}: "
+        f"{one['arm']} takes {one['ratio']:.3f}x the time of {one['over']} "
+        f"({one['low']:.3f}-{one['high']:.3f} over repeats)"
+    )
+    if one["num_prompts_compared"]:
+        text += (
+            f"; both chose the same first token for {one['num_prompts_equal']} of "
+            f"{one['num_prompts_compared']} prompts"
+        )
+    return text + "."
 
 
 def _memory(document: dict[str, Any]) -> list[str]:
@@ -117,13 +140,14 @@ def _memory(document: dict[str, Any]) -> list[str]:
     lines = [
         "## Memory",
         "",
-        *_head("part", "server", "KV dtype", "KV pool, tokens", *head),
+        *_head("part", "command", "server", "KV dtype", "KV pool, tokens", *head),
     ]
+    commands = [run["run"] for run in document["runs"]]
     for one in document["memory"]:
         server = one["server"] + (" (index-K everywhere)" if one["is_switched"] else "")
         bytes_ = [f"{one[key] / 2**30:.2f}" if key in one else "" for key in keys]
-        cells = [one["part"], server, one["kv_cache_dtype"], f"{one['kv_pool_tokens']:,}", *bytes_]
-        lines.append(_line(cells))
+        cells = [one["part"], str(commands.index(one["run"]) + 1), server, one["kv_cache_dtype"]]
+        lines.append(_line([*cells, f"{one['kv_pool_tokens']:,}", *bytes_]))
     return [*lines, ""]
 
 
@@ -131,25 +155,66 @@ def _profiles(document: dict[str, Any]) -> list[str]:
     lines = ["## Kernel time", ""]
     for row in dict.fromkeys(one["row"] for one in document["profiles"]):
         found = [one for one in document["profiles"] if one["row"] == row]
-        lines += [f"{row}, milliseconds on the GPU:", ""]
-        lines += _head("arm", "Full", *NAMES, "all", "indexer's share", "launches per indexer run")
-        for one in found:
-            times = one["category_ms"]
-            total = sum(times.values())
-            share = sum(times[name] for name in INDEXER) / total
-            ratio = one["launches_per_run"]
-            cells = [one["arm"], str(one["num_full"]), *(f"{times[name]:.2f}" for name in NAMES)]
-            cells += [f"{total:.2f}", f"{share:.0%}", "" if ratio is None else f"{ratio:g}"]
-            lines.append(_line(cells))
+        lines += [f"### {row}", "", profiled(found[0]), "", *_times(found), ""]
+        lines += _changes({one["arm"]: one for one in found})
         lines.append("")
+    lines += [
+        "Milliseconds are durations of kernels, added up. Kernels that run side by side, on two "
+        "streams or because one was launched before the end of the one before it, count in full "
+        "each: a sum can be more than the time that passed.",
+        "",
+    ]
     told = [one for one in document["profiles"] if one["launches_per_run"] is not None]
-    wrong = [one for one in told if one["launches_per_run"] % 1]
     if told:
-        lines.append(
-            f"Counters of /index_cache against scoring kernels in the trace: {len(told)} compared, "
-            f"{len(wrong)} of them no whole number of launches for each indexer run."
-        )
-    return [*lines, ""]
+        whole = [one for one in told if one["launches_per_run"] % 1 == 0]
+        lines += [
+            "Launches per run are scoring kernels in the trace for each indexer run that the "
+            f"server counted (stock counts none): a whole number, as it must be, in {len(whole)} "
+            f"of {len(told)} profiles.",
+            "",
+        ]
+    return lines
+
+
+def profiled(one: dict[str, Any]) -> str:
+    """What ran under the profiler."""
+    context = int(one["row"].split()[-1])
+    if "num_new_tokens" in one:
+        return f"{one['num_new_tokens']} decode steps behind {context:,} tokens."
+    num_prefilled = one["num_prefilled_tokens"]
+    return f"The last {num_prefilled:,} of {context:,} prompt tokens, the others in the cache."
+
+
+def _times(profiles: list[dict[str, Any]]) -> list[str]:
+    """A table of categories by arm."""
+    times = [one["category_ms"] for one in profiles]
+    sums = [sum(one.values()) for one in times]
+    shares = [
+        sum(one[name] for name in INDEXER) / total for one, total in zip(times, sums, strict=True)
+    ]
+    ratios = [one["launches_per_run"] for one in profiles]
+    rows = [
+        ["Full layers", *(str(one["num_full"]) for one in profiles)],
+        *([name, *(f"{one[name]:.2f}" for one in times)] for name in SHOWN),
+        ["all kernels", *(f"{total:.2f}" for total in sums)],
+        [f"indexer's share ({', '.join(INDEXER)})", *(f"{share:.0%}" for share in shares)],
+        ["launches per run", *("" if ratio is None else f"{ratio:g}" for ratio in ratios)],
+    ]
+    return [*_head("ms on the GPU", *(one["arm"] for one in profiles)), *map(_line, rows)]
+
+
+def _servers(document: dict[str, Any]) -> list[str]:
+    """A line for each that differs from the others by more than its port."""
+    arms = {run["run"]: run["arms"] for run in document["runs"]}
+    starts: dict[str, list[str]] = {}
+    for one in document["servers"]:
+        words = list(one["command"])
+        if "--port" in words:
+            words[words.index("--port") + 1] = "PORT"
+        changes = arms[one["run"]][one["arms"][0]]["changes"]
+        text = f"{one['name']}: `{shlex.join(words)}`" + (f" with `{changes}`" if changes else "")
+        starts.setdefault(text, []).append(f"{one['start_sec']:.0f}")
+    return [f"- {' and '.join(seconds)} s, {text}" for text, seconds in starts.items()]
 
 
 def _head(*cells: str) -> list[str]:

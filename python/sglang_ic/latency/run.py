@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 from sglang_ic.bench import document as bench_document
 from sglang_ic.bench.interrupts import uninterrupted
@@ -27,24 +27,25 @@ TOLD = (
 
 
 class Budget:
-    """Time that a command may take: nothing is begun that is likely to outlast it.
+    """Time that a command may take: nothing is begun that would surely outlast it.
 
-    A visit that starts or fills a server takes minutes and the next one seconds, so the longest of
-    each kind is what one more is expected to take.
+    What one more visit of a kind is expected to take is the shortest seen of that kind, and nothing
+    if none was. A visit that turns out longer is ended by the alarm and measured by the next
+    command; one that is refused wastes what was left of this one.
     """
 
     def __init__(self, limit_sec: float | None) -> None:
         self.limit_sec = limit_sec
         self._begin = time.monotonic()
-        self._longest: dict[str, float] = {}
+        self._shortest: dict[Hashable, float] = {}
 
-    def has_room(self, kind: str) -> bool:
+    def has_room(self, kind: Hashable) -> bool:
         if self.limit_sec is None:
             return True
-        return time.monotonic() - self._begin + self._longest.get(kind, 0.0) < self.limit_sec
+        return time.monotonic() - self._begin + self._shortest.get(kind, 0.0) < self.limit_sec
 
-    def spent(self, kind: str, seconds: float) -> None:
-        self._longest[kind] = max(self._longest.get(kind, 0.0), seconds)
+    def spent(self, kind: Hashable, seconds: float) -> None:
+        self._shortest[kind] = min(self._shortest.get(kind, seconds), seconds)
 
 
 class Run:
@@ -68,7 +69,7 @@ class Run:
         self._note_run()
         known: set[tuple[int, Stage]] = set()
         for number, visit in enumerate(waiting):
-            kind = "again" if (visit.group, visit.stage) in known else "first"
+            kind = self._kind(visit, known)
             known.add((visit.group, visit.stage))
             if not budget.has_room(kind):
                 return len(waiting) - number
@@ -84,6 +85,15 @@ class Run:
                 target.server.check_alive()
             budget.spent(kind, time.monotonic() - begin)
         return 0
+
+    def _kind(self, visit: Visit, known: set[tuple[int, Stage]]) -> tuple[str, Stage]:
+        """What a visit has to do, for the budget: its stage, and what comes before.
+
+        The first start is a kind of its own: it compiles for minutes what later ones find.
+        """
+        if visit.group not in self._targets:
+            return "start" if known else "first start", visit.stage
+        return "again" if (visit.group, visit.stage) in known else "warm or fill", visit.stage
 
     def stop(self) -> None:
         with uninterrupted():

@@ -1,9 +1,8 @@
-"""Mistakes are one line and exit code 2, before a server is started; a time limit is kept."""
+"""Mistakes are one line and exit code 2, before a server is started."""
 
 import pytest
 
 from sglang_ic.latency import cli
-from sglang_ic.latency.run import Budget
 
 PLAN = """
 title = "t"
@@ -46,17 +45,3 @@ def test_a_mistake_is_one_line(words, problem, plan, tmp_path, capsys):
     error = capsys.readouterr().err
     assert problem in error and error.startswith("error: ") and error.count("\n") == 1
     assert not list(tmp_path.glob("out*"))
-
-
-def test_nothing_is_begun_that_would_outlast_the_limit(monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr("sglang_ic.latency.run.time.monotonic", lambda: now[0])
-    budget = Budget(100)
-    now[0] = 60
-    assert budget.has_room("first")
-    budget.spent("first", 30)
-    budget.spent("again", 5)
-    assert budget.has_room("first")
-    now[0] = 71
-    assert not budget.has_room("first") and budget.has_room("again")
-    assert Budget(None).has_room("first")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from sglang_ic.latency import cli, document, report
+from sglang_ic.latency import cli, document, report, trace
 from sglang_ic.latency.journal import JournalError
 
 ARMS = {
@@ -71,17 +71,21 @@ def value(arm: str, number: float, round_: int = 0, row: str = ROWS[0], **more) 
     }
 
 
-def profile(arm: str, launches: float | None) -> dict:
+def profile(arm: str, launches: float | None, row: str = ROWS[2], **what: int) -> dict:
     return {
         "event": "profile",
         "run": run()["run"],
         "part": "p",
-        "row": ROWS[2],
+        "row": row,
         "arm": arm,
         "round": 0,
         "memory": {"peak_allocated_bytes": 5 * 2**30},
-        "category_ms": {name: 10.0 for name in report.NAMES},
+        "category_ms": {name: 10.0 for name in trace.NAMES},
         "launches_per_run": launches,
+        **(what or {"num_prefilled_tokens": 512}),
+        "longest": [
+            {"name": "flashinfer::norm::X", "category": "sparse attention", "num": 1, "total_ms": 2}
+        ],
     }
 
 
@@ -142,10 +146,43 @@ def test_candidate_layers_are_left_out_of_the_line():
 
 def test_the_control_is_the_fork_over_stock_at_one_pattern():
     (control,) = document.build(LINES)["rows"][0]["controls"]
-    assert (control["fork"], control["stock"]) == ("fork full", "stock full")
+    assert (control["arm"], control["over"]) == ("fork full", "stock full")
+    assert not control["is_same_engine"]
     assert control["ratio"] == pytest.approx(4.15 / 4.1)
     assert (control["low"], control["high"]) == pytest.approx((4.1 / 4.4, 4.2 / 4.0))
-    assert (control["num_rounds_equal"], control["num_rounds_compared"]) == (1, 2)
+    assert (control["num_prompts_equal"], control["num_prompts_compared"]) == (1, 2)
+
+
+def test_an_arm_measured_again_is_a_control_of_its_own_engine():
+    again = {"engine": "stock", "pattern": "FFFF", "changes": ""}
+    lines = [
+        {**run(), "arms": {**ARMS, "stock full, again": again}},
+        *LINES[1:],
+        value("stock full, again", 8.2, 0, last_ids=[6]),
+        value("stock full, again", 8.2, 1, last_ids=[8]),
+    ]
+    made = document.build(lines)
+    other, same = made["rows"][0]["controls"]
+    assert (other["arm"], other["over"]) == ("fork full", "stock full")
+    assert (same["arm"], same["over"]) == ("stock full, again", "stock full")
+    assert same["is_same_engine"] and same["ratio"] == pytest.approx(2)
+    assert (same["num_prompts_equal"], same["num_prompts_compared"]) == (1, 2)
+    page = report.markdown(made, None)
+    assert "- Control, the other engine: fork full takes 1.012x the time of stock full" in page
+    assert (
+        "- Control, the same engine: stock full, again takes 2.000x the time of stock full "
+        "(1.864-2.050 over repeats); both chose the same first token for 1 of 2 prompts." in page
+    )
+
+
+def test_arms_alike_are_one_point_of_the_line():
+    again = {"engine": "fork", "pattern": "FFFF", "changes": ""}
+    begun = {**run(), "arms": {**ARMS, "fork full, again": again}}
+    lines = [begun, *LINES[1:], value("fork full, again", 7.15)]
+    line = document.build(lines)["rows"][0]["no_indexer"]["fork"]
+    # 4.2, 4.1 and 7.15 at 4 Full layers: their median is 4.2, not the last one alone.
+    plain = document.build([*LINES, value("fork full", 4.25, 2)])["rows"][0]["no_indexer"]["fork"]
+    assert line["value"] == pytest.approx(plain["value"])
 
 
 def test_memory_is_the_highest_peak_of_a_server():
@@ -160,19 +197,46 @@ def test_the_page_says_what_it_must():
         "# A title",
         "NVIDIA X",
         "sglang 0.5.23",
-        "![medians and repeats of every arm](x.png)",
+        "![medians and repeats of every arm and kernel time by category](x.png)",
         "| stock full | 4 | 4.1 | 4-4.4 | 9.8% | 3 | 1.000 |",
         "no indexer, line through 3 Full counts of fork",
-        "fork full takes 1.012x the time of stock full",
-        "same token in 1 of 2",
+        "both chose the same first token for 1 of 2 prompts",
         "stock (index-K everywhere)",
         "1,000,000",
         "decode 2048 x64, fork full: no room",
-        "2 compared, 1 of them no whole number",
+        "a whole number, as it must be, in 1 of 2 profiles",
+        "The last 512 of 2,048 prompt tokens, the others in the cache.",
+        "| ms on the GPU | stock full | fork full | fork 2 Full |",
+        "| Full layers | 4 | 4 | 2 |",
+        "| sparse attention | 8.00 | 8.00 | 8.00 |",
+        "| norm | 12.00 | 12.00 | 12.00 |",
+        "| all kernels | 90.00 | 90.00 | 90.00 |",
+        "| 44% | 44% | 44% |",
+        "| launches per run |  | 1 | 1.5 |",
+        "a sum can be more than the time that passed",
+        "- 60 s, stock: `python stock`",
         "`python -m sglang_ic.latency plan.toml --part p`",
     ):
         assert words in page, words
     assert "Dummy weights" in page and "realistic spread" in page
+
+
+def test_a_profile_of_decode_names_its_steps():
+    line = profile("fork full", 1.0, row="profile decode 2048", num_new_tokens=32)
+    page = report.markdown(document.build([run(), server("fork"), line]), None)
+    assert "32 decode steps behind 2,048 tokens." in page
+
+
+def test_servers_that_differ_by_port_are_one_line_and_an_arms_own_settings_are_told():
+    own = {"engine": "fork", "pattern": "FFFF", "changes": "SGLANG_IC_X=1"}
+    begun = {**run(), "arms": {**ARMS, "replaced": own}}
+    plain = [server("fork") | {"command": ["python", "--port", port]} for port in ("1", "2")]
+    third = server("replaced") | {"start_sec": 7.4, "arms": ["replaced"]}
+    lines = [begun, *plain, third, profile("replaced", 1.0), value("fork full", 1.0)]
+    page = report.markdown(document.build(lines), None)
+    assert "- 60 and 60 s, fork: `python --port PORT`\n" in page
+    assert "- 7 s, replaced: `python replaced` with `SGLANG_IC_X=1`\n" in page
+    assert "- replaced runs with `SGLANG_IC_X=1`." in page
 
 
 def test_weights_that_make_degenerate_scores_are_called_so():
@@ -192,10 +256,26 @@ def test_an_empty_journal_has_no_report():
         document.build([run()])
 
 
-def test_the_chart_has_a_panel_for_every_row():
-    from sglang_ic.latency.chart import png
+def test_the_chart_has_a_panel_for_every_row_and_every_profile():
+    from sglang_ic.latency import chart
 
-    assert png(document.build(LINES)).startswith(b"\x89PNG")
+    made = document.build(LINES)
+    figure = chart.draw(made)
+    titles = [axis.get_title(loc="left") for axis in figure.axes if axis.axison]
+    assert [title.partition(":")[0] for title in titles] == ROWS
+    assert chart.png(made).startswith(b"\x89PNG")
+
+
+def test_the_bars_of_a_profile_are_its_categories_end_to_end():
+    from sglang_ic.latency import chart
+
+    lines = [run(), server("fork"), profile("fork full", 1.0), profile("fork 2 Full", 1.0)]
+    (axis, *_) = chart.draw(document.build(lines)).axes
+    first = [bar for bar in axis.patches if bar.get_y() < 0.5]
+    assert len(first) == len(trace.NAMES)
+    edges = [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in first]
+    assert edges[0] == (0, 10) and edges[-1][1] == pytest.approx(90)
+    assert all(end == start for (_, end), (start, _) in zip(edges, edges[1:], strict=False))
 
 
 def test_a_report_is_made_from_a_journal_alone(tmp_path, capsys):

@@ -21,6 +21,14 @@ def test_lines_survive_the_process(tmp_path):
     assert again.done("other part") == set()
 
 
+def test_a_line_is_the_same_before_and_after_it_was_read(tmp_path):
+    """Tokens of this command are compared with those of an earlier one."""
+    path = tmp_path / "x.jsonl"
+    journal = Journal(path)
+    journal.add("value", **value("one", last_ids=(7, 8)))
+    assert journal.lines == read(path) and journal.lines[0]["last_ids"] == [7, 8]
+
+
 def test_a_half_written_line_is_cut_off_and_measured_again(tmp_path):
     path = tmp_path / "x.jsonl"
     Journal(path).add("value", **value("one"))

@@ -56,9 +56,13 @@ def test_the_rows_of_the_hopper_plan_have_their_control_arms():
     assert (found.num_layers, found.weights) == (47, "dummy")
     prefill = {arm.name: arm for arm in found.part("prefill").arms}
     assert prefill["stock full"].pattern == prefill["fork full"].pattern
+    again, first = prefill["stock full, again"], prefill["stock full"]
+    assert (again.pattern, again.server) == (first.pattern, first.server)
     assert prefill["stock 12 Full"].pattern == prefill["fork 12 Full"].pattern
     assert prefill["fork 12 Full, replaced"].pattern == prefill["fork 12 Full"].pattern
-    assert {arm.pattern.num_full for arm in prefill.values()} == {47, 12, 1}
+    for name in ("prefill", "decode-bf16", "decode-fp8"):
+        forks = [arm for arm in found.part(name).arms if arm.engine == "fork" and not arm.changes]
+        assert {arm.pattern.num_full for arm in forks} == {47, 12, 1}  # for "no indexer"
 
 
 def test_a_plan_becomes_frozen_values():
