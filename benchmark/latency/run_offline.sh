@@ -26,8 +26,8 @@
 #   servers             220 s   3 starts, without what their graphs add; 3 prompts of 64K, 3 visits
 set -euo pipefail
 site=$(cd "$1" && pwd)
-output=$2
-plan=$3
+output=$(realpath -m "$2")
+plan=$(realpath "$3")
 part=$4
 limit=${5:-590}
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -40,8 +40,9 @@ if [ ! -f "$work/.done" ]; then
     touch "$work/.done"
 fi
 # A command that is killed copies nothing, so the journal lies beside the site and goes on from there.
-kept=$work/journals/$(basename "$output")
-mkdir -p "$(dirname "$kept")" "$(dirname "$output")"
+kept=journals/$(basename "$output")
+mkdir -p "$work/journals" "$(dirname "$output")"
+cd "$work"   # so that the commands in the results name files within it
 copy() {
     for suffix in jsonl json md png; do
         if [ -f "$kept.$suffix" ]; then cp "$kept.$suffix" "$output.$suffix"; fi
@@ -50,4 +51,4 @@ copy() {
 }
 trap copy EXIT
 PYTHONPATH="$work:$root/python:$site" python3 -m sglang_ic.latency "$plan" --part "$part" \
-    --output "$kept" --stock-site "$site" --time-limit "$((limit - SECONDS))"
+    --output "$kept" --stock-site "$(realpath --relative-to . "$site")" --time-limit "$((limit - SECONDS))"

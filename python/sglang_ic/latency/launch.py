@@ -103,7 +103,9 @@ def environment(
         elif stock.site is not None:
             found["SGLANG_PLUGINS"] = "none"
         if stock.site is not None:
-            found["PYTHONPATH"] = os.pathsep.join([stock.site, str(CHECKOUT / "python")])
+            found["PYTHONPATH"] = os.pathsep.join(
+                [str(Path(stock.site).resolve()), str(CHECKOUT / "python")]
+            )
     return found
 
 

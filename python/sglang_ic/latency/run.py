@@ -6,6 +6,7 @@ import datetime
 import sys
 import time
 from collections.abc import Callable, Hashable
+from pathlib import Path
 
 from sglang_ic.bench import document as bench_document
 from sglang_ic.bench.interrupts import uninterrupted
@@ -151,6 +152,7 @@ class Run:
 
     def _note_server(self, target: Target) -> None:
         facts = target.facts()
+        interpreter, *words = target.server.command
         target.pool_tokens = facts["max_total_num_tokens"]
         self.journal.add(
             "server",
@@ -159,7 +161,7 @@ class Run:
             name=target.server.name,
             engine=target.group[0].engine,
             arms=[arm.name for arm in target.group],
-            command=[bench_document.shown(word) for word in target.server.command],
+            command=[Path(interpreter).name, *map(bench_document.shown, words)],
             start_sec=target.server.start_sec,
             latency=facts["latency"],
             info={key: facts.get(key) for key in TOLD},
