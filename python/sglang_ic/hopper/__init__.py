@@ -1,4 +1,4 @@
-"""Cheaper Full layers on NVIDIA GPUs: exact replacements for steps of upstream's indexer.
+"""Cheaper prefill on NVIDIA GPUs: exact replacements for steps of upstream's indexer and attention.
 
 switches.py   which replacement was asked for: none, unless an environment variable names one
 plugin.py     the SGLang plugin: attaches it, or stops the server
@@ -14,6 +14,7 @@ fused_kernels.py Triton: score and keep, choose, and rescue
 deferred.py   scores that upstream asks for and hands on unread
 candidates.py    prefill of a candidate layer: approximate, for patterns with C only
 pages.py         its Triton kernels
+padding.py    sparse attention without padded queries
 slots.py      positions in a request become slots of the KV pool
 reference.py  what the kernels compute, in plain torch
 """

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 from sglang_ic.candidates import switch
-from sglang_ic.hopper.switches import PREFILL_SCORES, PREFILL_TOPK, Switches
+from sglang_ic.hopper.switches import PREFILL_PADDING, PREFILL_SCORES, PREFILL_TOPK, Switches
 from sglang_ic.seams import Seam, attach, refuse
 
 _DSA = "sglang.srt.layers.attention.dsa."
@@ -22,6 +22,23 @@ CANDIDATES = Seam(
     "around",
     "sglang_ic.hopper.candidates.topk_of_candidates",
     "candidate layers would score all keys",
+)
+
+_COPIES = f"{PREFILL_PADDING}=overlap would copy every query"
+PADDING = (
+    Seam(
+        "sglang.kernels.ops.attention.utils.concat_mla_absorb_q_general",
+        "around",
+        "sglang_ic.hopper.padding.concat_with_room",
+        _COPIES,
+        seen_at=("sglang.srt.layers.attention.dsa_backend.concat_mla_absorb_q_general",),
+    ),
+    Seam(
+        "sglang.srt.layers.attention.dsa_backend.DeepseekSparseAttnBackend._forward_flashmla_sparse",
+        "around",
+        "sglang_ic.hopper.padding.attend_without_copies",
+        _COPIES,
+    ),
 )
 
 
@@ -50,7 +67,7 @@ def seams(switches: Switches) -> tuple[Seam, ...]:
                 seen_at=(_DSA + "dsa_indexer.resolve_fp8_mqa_logits_fn",),
             )
         )
-    return tuple(found)
+    return (*found, *(PADDING if switches.prefill_padding else ()))
 
 
 def register() -> None:
@@ -69,7 +86,8 @@ def register() -> None:
     from sglang.srt.utils import is_cuda
 
     if wanted and not is_cuda():
-        refuse(f"{PREFILL_TOPK} and {PREFILL_SCORES} need an NVIDIA GPU; unset them")
+        names = f"{PREFILL_TOPK}, {PREFILL_SCORES} and {PREFILL_PADDING}"
+        refuse(f"{names} need an NVIDIA GPU; unset them")
     if switch.setting() and is_cuda():  # the CPU path has its own
         wanted += (CANDIDATES,)
     if wanted:

@@ -16,7 +16,14 @@ PREFILL_TOPK = "SGLANG_IC_PREFILL_TOPK"
 # fused: the same scores and triton's top-k in one pass over the keys; scores are not written.
 PREFILL_SCORES = "SGLANG_IC_PREFILL_SCORES"
 
-_CHOICES = {PREFILL_TOPK: ("ragged", "triton"), PREFILL_SCORES: ("triton", "fused")}
+# overlap: heads that pad a query for flashmla_sparse are those of the next token, read in place.
+PREFILL_PADDING = "SGLANG_IC_PREFILL_PADDING"
+
+_CHOICES = {
+    PREFILL_TOPK: ("ragged", "triton"),
+    PREFILL_SCORES: ("triton", "fused"),
+    PREFILL_PADDING: ("overlap",),
+}
 
 
 @dataclass(frozen=True)
@@ -26,10 +33,12 @@ class Switches:
     Attributes:
         prefill_topk: how prefill selects: "ragged" or "triton"; None with fused scores.
         prefill_scores: how prefill scores: "triton" or "fused".
+        prefill_padding: how queries of few heads are padded: "overlap".
     """
 
     prefill_topk: str | None = None
     prefill_scores: str | None = None
+    prefill_padding: str | None = None
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> Switches:
@@ -43,7 +52,7 @@ class Switches:
             raise ValueError(
                 f"{PREFILL_TOPK}={topk}: {PREFILL_SCORES}=fused selects too; unset one of them"
             )
-        return cls(topk, scores)
+        return cls(topk, scores, _choice(environment, PREFILL_PADDING))
 
 
 def _choice(environment: Mapping[str, str], name: str) -> str | None:

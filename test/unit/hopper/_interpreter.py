@@ -13,6 +13,7 @@ import traceback
 import torch
 
 from sglang_ic.hopper.fused import choose, keep, score_and_select
+from sglang_ic.hopper.padding import with_room
 from sglang_ic.hopper.pages import count_selected, look_up_
 from sglang_ic.hopper.sampling import gather_samples, sample_bounds
 from sglang_ic.hopper.scoring import score
@@ -22,7 +23,7 @@ from sglang_ic.hopper.slots import to_slots_
 FUNCTIONS = {
     function.__name__: function
     for function in (choose, count_selected, gather_samples, keep, look_up_, sample_bounds, score)
-    + (score_and_select, select, to_slots_)
+    + (score_and_select, select, to_slots_, with_room)
 }
 
 while True:

@@ -13,6 +13,7 @@ from sglang_ic.hopper import (  # noqa: E402
     choosing,
     collecting,
     fused_kernels,
+    padding,
     pages,
     sampling,
     scoring,
@@ -38,6 +39,7 @@ CASES = {
         4,
     ),
     "look up": (pages.look_up_kernel, {"K": 2048, "BLOCK": 1024, "PAGE": 64}, 4),
+    "concat": (padding.concat_kernel, {"H": 32, "LATENT": 512, "ROPE": 64, "BLOCK": 8}, 4),
     "slots": (slots._slots_kernel, {"K": 2048, "BLOCK": 1024}, 4),
     "score": (scoring.score_kernel, TILE, 4),
     "gather": (sampling.gather_kernel, {"D": 128, "STEP": 32, "BLOCK": 64}, 4),
@@ -62,6 +64,7 @@ POINTERS = {
     "*fp32": {"scores", "samples", "bounds", "kept", "k_scale", "sampled_scale", "weights"},
     "*fp8e4nv": {"q", "k"},
     "*u8": {"sampled_k"},
+    "*bf16": {"nope", "rope", "out"},
 }
 # Names that are something else in one kernel.
 OTHER_POINTERS = {
@@ -73,7 +76,7 @@ OTHER_NUMBERS = {"base"}
 
 
 def argument_type(kernel, name):
-    if name.endswith("_stride") or name.startswith("num_") or name in OTHER_NUMBERS:
+    if "_stride" in name or name.startswith("num_") or name in OTHER_NUMBERS:
         return "i32"
     if name in OTHER_POINTERS.get(kernel, {}):
         return OTHER_POINTERS[kernel][name]

@@ -8,14 +8,14 @@ import pytest
 
 from sglang_ic.candidates.switch import CANDIDATE_PAGES
 from sglang_ic.hopper import plugin
-from sglang_ic.hopper.switches import PREFILL_SCORES, PREFILL_TOPK
+from sglang_ic.hopper.switches import PREFILL_PADDING, PREFILL_SCORES, PREFILL_TOPK
 
 pytest.importorskip("sglang.srt.plugins.hook_registry", exc_type=ImportError)
 
 
 @pytest.fixture(autouse=True)
 def _no_switches(monkeypatch):
-    for name in (PREFILL_TOPK, PREFILL_SCORES, CANDIDATE_PAGES):
+    for name in (PREFILL_TOPK, PREFILL_SCORES, PREFILL_PADDING, CANDIDATE_PAGES):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -69,10 +69,18 @@ def test_fused_scores_attach_to_both_steps(monkeypatch, attached):
     assert attached == ["topk_with_fused_kernel", "scores_with_fused_kernel"]
 
 
+def test_overlapping_queries_attach_where_they_are_made_and_where_they_are_read(
+    monkeypatch, attached
+):
+    monkeypatch.setenv(PREFILL_PADDING, "overlap")
+    plugin.register()
+    assert attached == ["concat_with_room", "attend_without_copies"]
+
+
 def test_a_switch_without_a_gpu_stops(monkeypatch, attached):
     monkeypatch.setenv(PREFILL_TOPK, "triton")
     monkeypatch.setattr("sglang.srt.utils.is_cuda", lambda: False)
-    with pytest.raises(SystemExit, match="SGLANG_IC_PREFILL_SCORES need an NVIDIA GPU"):
+    with pytest.raises(SystemExit, match="SGLANG_IC_PREFILL_PADDING need an NVIDIA GPU"):
         plugin.register()
 
 
@@ -89,9 +97,9 @@ from sglang_ic.hopper.switches import Switches
 from sglang_ic.seams import attach
 
 topk, scores = sys.argv[1:]
-wanted = plugin.seams(Switches(topk or None, scores))
+wanted = plugin.seams(Switches(topk or None, scores, "overlap"))
 wanted += (plugin.CANDIDATES,)
-assert len(wanted) == 3 and all(seam.problem() for seam in wanted)
+assert len(wanted) == 5 and all(seam.problem() for seam in wanted)
 attach(wanted, "a test")
 assert not any(seam.problem() for seam in wanted)
 

@@ -88,7 +88,10 @@ def test_a_switched_server_knows_its_arms_and_then_all_full():
 def test_upstream_in_a_folder_gets_its_own_path_and_no_plugin():
     part = dataclasses.replace(PART, switch=False)
     found = launch.environment(part, (STOCK,), SITE, on_cpu=False)
-    assert found["PYTHONPATH"].split(":")[0] == str(Path("site").absolute()) and found["SGLANG_PLUGINS"] == "none"
+    assert (
+        found["PYTHONPATH"].split(":")[0] == str(Path("site").absolute())
+        and found["SGLANG_PLUGINS"] == "none"
+    )
     assert in_scheduler.PATTERNS_VARIABLE not in found
 
 
