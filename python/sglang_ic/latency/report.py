@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
 from typing import Any
 
-from sglang_ic.latency.trace import INDEXER, SHOWN
+from sglang_ic.latency.kernel_tables import profiles
+from sglang_ic.latency.tables import changes, line
 
 METRICS = {"ttft_sec": ("TTFT", "s"), "itl_ms": ("inter-token latency", "ms")}
 # U(-0.001, 0.001) is what upstream fills in; scores of the indexer are then all but equal.
@@ -25,7 +25,7 @@ def markdown(document: dict[str, Any], chart: str | None) -> str:
     for row in document["rows"]:
         lines += _row(row, document)
     if document["profiles"]:
-        lines += _profiles(document)
+        lines += profiles(document)
     if document["memory"]:
         lines += _memory(document)
     if document["left_out"]:
@@ -50,7 +50,7 @@ def _facts(document: dict[str, Any]) -> list[str]:
     run = document["runs"][-1]
     hardware = run["hardware"]
     machine = "; ".join(hardware["gpus"]) or f"{hardware['cpu']}, {hardware['num_cores']} cores"
-    lines = [f"{run['run'][:10]}, {machine}, Python {run['python']}. {weights_line(document)}"]
+    lines = [f"{run['run'][:10]}, {machine}, Python {run['python']}. {weightsline(document)}"]
     versions = {server["engine"]: server["latency"]["versions"] for server in document["servers"]}
     for name, found in versions.items():
         lines.append(f"{name}: " + ", ".join(f"{key} {value}" for key, value in found.items()))
@@ -72,7 +72,7 @@ def _facts(document: dict[str, Any]) -> list[str]:
     return ["  \n".join(lines)]
 
 
-def weights_line(document: dict[str, Any]) -> str:
+def weightsline(document: dict[str, Any]) -> str:
     """Which kind of weights the servers held, as read from them."""
     run, found = document["runs"][-1], document["servers"][-1]["latency"]["weights"]
     measured = (
@@ -109,15 +109,11 @@ def _row(row: dict[str, Any], document: dict[str, Any]) -> list[str]:
             f"| {one['value']:.4g} | residual up to {one['worst_residual']:.2g} | | | {speedup} |"
         )
     lines.append("")
-    lines += _changes(row["arms"])
+    lines += changes(row["arms"])
     lines += [_control(one) for one in row["controls"]]
     if row["num_runs"] > 1:
         lines.append(f"- Measured by {row['num_runs']} commands: see that it was one machine.")
     return [*lines, ""]
-
-
-def _changes(arms: dict[str, dict[str, Any]]) -> list[str]:
-    return [f"- {arm} runs with `{one['changes']}`." for arm, one in arms.items() if one["changes"]]
 
 
 def _control(one: dict[str, Any]) -> str:
@@ -136,71 +132,19 @@ def _control(one: dict[str, Any]) -> str:
 
 def _memory(document: dict[str, Any]) -> list[str]:
     keys = list(dict.fromkeys(k for one in document["memory"] for k in one if k.endswith("_bytes")))
-    head = [key.removesuffix("_bytes").replace("_", " ") + ", GiB" for key in keys]
+    sizes = [key.removesuffix("_bytes").replace("_", " ") + ", GiB" for key in keys]
     lines = [
         "## Memory",
         "",
-        *_head("part", "command", "server", "KV dtype", "KV pool, tokens", *head),
+        *head("part", "command", "server", "KV dtype", "KV pool, tokens", *sizes),
     ]
     commands = [run["run"] for run in document["runs"]]
     for one in document["memory"]:
         server = one["server"] + (" (index-K everywhere)" if one["is_switched"] else "")
         bytes_ = [f"{one[key] / 2**30:.2f}" if key in one else "" for key in keys]
         cells = [one["part"], str(commands.index(one["run"]) + 1), server, one["kv_cache_dtype"]]
-        lines.append(_line([*cells, f"{one['kv_pool_tokens']:,}", *bytes_]))
+        lines.append(line([*cells, f"{one['kv_pool_tokens']:,}", *bytes_]))
     return [*lines, ""]
-
-
-def _profiles(document: dict[str, Any]) -> list[str]:
-    lines = ["## Kernel time", ""]
-    for row in dict.fromkeys(one["row"] for one in document["profiles"]):
-        found = [one for one in document["profiles"] if one["row"] == row]
-        lines += [f"### {row}", "", profiled(found[0]), "", *_times(found), ""]
-        lines += _changes({one["arm"]: one for one in found})
-        lines.append("")
-    lines += [
-        "Milliseconds are durations of kernels, added up. Kernels that run side by side, on two "
-        "streams or because one was launched before the end of the one before it, count in full "
-        "each: a sum can be more than the time that passed.",
-        "",
-    ]
-    told = [one for one in document["profiles"] if one["launches_per_run"] is not None]
-    if told:
-        whole = [one for one in told if one["launches_per_run"] % 1 == 0]
-        lines += [
-            "Launches per run are scoring kernels in the trace for each indexer run that the "
-            f"server counted (stock counts none): a whole number, as it must be, in {len(whole)} "
-            f"of {len(told)} profiles.",
-            "",
-        ]
-    return lines
-
-
-def profiled(one: dict[str, Any]) -> str:
-    """What ran under the profiler."""
-    context = int(one["row"].split()[-1])
-    if "num_new_tokens" in one:
-        return f"{one['num_new_tokens']} decode steps behind {context:,} tokens."
-    num_prefilled = one["num_prefilled_tokens"]
-    return f"The last {num_prefilled:,} of {context:,} prompt tokens, the others in the cache."
-
-
-def _times(profiles: list[dict[str, Any]]) -> list[str]:
-    """A table of categories by arm."""
-    times = [one["category_ms"] for one in profiles]
-    sums = [sum(one.values()) for one in times]
-    shares = [
-        sum(one[name] for name in INDEXER) / total for one, total in zip(times, sums, strict=True)
-    ]
-    ratios = [one["launches_per_run"] for one in profiles]
-    rows = [
-        ["Full layers", *(str(one["num_full"]) for one in profiles)],
-        *([name, *(f"{one[name]:.2f}" for one in times)] for name in SHOWN),
-        ["all kernels", *(f"{total:.2f}" for total in sums)],
-        [f"indexer's share ({', '.join(INDEXER)})", *(f"{share:.0%}" for share in shares)],
-        ["launches per run", *("" if ratio is None else f"{ratio:g}" for ratio in ratios)],
-    ]
-    return [*_head("ms on the GPU", *(one["arm"] for one in profiles)), *map(_line, rows)]
 
 
 def _servers(document: dict[str, Any]) -> list[str]:
@@ -211,15 +155,7 @@ def _servers(document: dict[str, Any]) -> list[str]:
         words = list(one["command"])
         if "--port" in words:
             words[words.index("--port") + 1] = "PORT"
-        changes = arms[one["run"]][one["arms"][0]]["changes"]
-        text = f"{one['name']}: `{shlex.join(words)}`" + (f" with `{changes}`" if changes else "")
+        own = arms[one["run"]][one["arms"][0]]["changes"]
+        text = f"{one['name']}: `{shlex.join(words)}`" + (f" with `{own}`" if own else "")
         starts.setdefault(text, []).append(f"{one['start_sec']:.0f}")
     return [f"- {' and '.join(seconds)} s, {text}" for text, seconds in starts.items()]
-
-
-def _head(*cells: str) -> list[str]:
-    return [_line(cells), "|" + "---|" * len(cells)]
-
-
-def _line(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cells) + " |"

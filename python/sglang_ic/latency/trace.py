@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sglang_ic.latency.alone import alone_us
+
 KERNEL_KINDS = ("kernel", "gpu_memcpy", "gpu_memset")
 REST = "rest"
 # Kernels of sglang_ic.hopper, by their whole names.
@@ -22,6 +24,7 @@ OURS = {
     **dict.fromkeys(("collect_kernel", "choose_kernel", "choose_kept_kernel"), "top-k"),
     **dict.fromkeys(("bound_kernel", "_slots_kernel"), "top-k"),
     **dict.fromkeys(("gather_kernel", "count_kernel", "look_up_kernel"), "other indexer"),
+    "concat_kernel": REST,  # as upstream's, which it replaces
 }
 # The first category with a word that is part of the lower-case name. Order matters: a router's
 # top-k is MoE, mqa_logits' metadata is no scoring, and a norm of FlashInfer is no attention.
@@ -54,6 +57,8 @@ class Kernels:
 
     counts: dict[str, int]
     total_us: dict[str, float]
+    alone_us: dict[str, float]  # by category, while none of another one ran
+    busy_us: float  # while any ran
 
     def category_ms(self) -> dict[str, float]:
         """Category -> milliseconds, in the order of `NAMES`; those without a kernel are 0."""
@@ -61,6 +66,10 @@ class Kernels:
         for name, microseconds in self.total_us.items():
             found[category(name)] += microseconds / 1e3
         return found
+
+    def alone_ms(self) -> dict[str, float]:
+        """Category -> milliseconds in which only its kernels ran, in the order of `NAMES`."""
+        return {name: self.alone_us.get(name, 0.0) / 1e3 for name in NAMES}
 
     def launches(self, of: str) -> int:
         """Kernel launches of one category."""
@@ -74,6 +83,8 @@ class Kernels:
         return Kernels(
             {name: more[name] for name in names},
             {name: self.total_us[name] - others.total_us.get(name, 0.0) for name in names},
+            {name: self.alone_us.get(name, 0.0) - others.alone_us.get(name, 0.0) for name in NAMES},
+            self.busy_us - others.busy_us,
         )
 
     def longest(self, num: int) -> list[dict[str, Any]]:
@@ -126,14 +137,16 @@ def kernels(trace: Mapping[str, Any]) -> Kernels:
     """
     counts: dict[str, int] = {}
     total: dict[str, float] = {}
+    spans = []
     for event in trace["traceEvents"]:
         if event.get("cat") in KERNEL_KINDS:
             name = event["name"]
             counts[name] = counts.get(name, 0) + 1
             total[name] = total.get(name, 0.0) + event["dur"]
+            spans.append((category(name), event["ts"], event["dur"]))
     if not counts:
         raise TraceError("the trace holds no GPU kernel: profile a server that runs on a GPU")
-    return Kernels(counts, total)
+    return Kernels(counts, total, *alone_us(spans))
 
 
 def read(path: Path) -> Kernels:

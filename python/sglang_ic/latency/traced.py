@@ -60,6 +60,8 @@ def profiled(found: Traced) -> dict[str, Any]:
     return {
         "event": "profile",
         "category_ms": found.kernels.category_ms(),
+        "alone_ms": found.kernels.alone_ms(),
+        "busy_ms": found.kernels.busy_us / 1e3,
         "num_mqa_logits": found.kernels.launches("mqa_logits"),
         "indexer_run": found.run,
         "indexer_skipped": found.skipped,

@@ -107,9 +107,13 @@ def test_longest_kernels_come_first():
 
 
 def test_what_is_subtracted_leaves_no_kernel_that_it_had_as_often():
-    tokens = trace.Kernels({"norm": 6, "mqa_logits": 1}, {"norm": 12.5, "mqa_logits": 600.0})
-    prompt = trace.Kernels({"norm": 2, "mqa_logits": 1}, {"norm": 4.0, "mqa_logits": 590.0})
-    assert tokens.without(prompt) == trace.Kernels({"norm": 4}, {"norm": 8.5})
+    counts, times = {"norm": 6, "mqa_logits": 1}, {"norm": 12.5, "mqa_logits": 600.0}
+    tokens = trace.Kernels(counts, times, {"norm": 9.0}, 612.0)
+    counts, times = {"norm": 2, "mqa_logits": 1}, {"norm": 4.0, "mqa_logits": 590.0}
+    prompt = trace.Kernels(counts, times, {"norm": 3.0}, 594.0)
+    left = tokens.without(prompt)
+    assert (left.counts, left.total_us, left.busy_us) == ({"norm": 4}, {"norm": 8.5}, 18.0)
+    assert left.alone_ms() == {**dict.fromkeys(trace.NAMES, 0.0), "norm": 0.006}
 
 
 def test_packed_and_plain_files_read_the_same(tmp_path):
