@@ -6,7 +6,7 @@ import shlex
 from typing import Any
 
 from sglang_ic.latency.kernel_tables import profiles
-from sglang_ic.latency.tables import changes, line
+from sglang_ic.latency.tables import changes, head, line
 
 METRICS = {"ttft_sec": ("TTFT", "s"), "itl_ms": ("inter-token latency", "ms")}
 # U(-0.001, 0.001) is what upstream fills in; scores of the indexer are then all but equal.
