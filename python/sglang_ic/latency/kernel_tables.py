@@ -18,8 +18,7 @@ def profiles(document: dict[str, Any]) -> list[str]:
     lines += [
         "Milliseconds are durations of kernels, added up. Kernels that run side by side, on two "
         "streams or because one was launched before the end of the one before it, count in full "
-        "each: a sum can be more than the time that passed. Time alone is that in which kernels of "
-        "one kind ran and none of another.",
+        "each: a sum can be more than the time that passed.",
         "",
     ]
     told = [one for one in document["profiles"] if one["launches_per_run"] is not None]
@@ -62,10 +61,14 @@ def _times(profiles: list[dict[str, Any]]) -> list[str]:
 
 
 def _alone(profiles: list[dict[str, Any]]) -> list[str]:
-    """The same table, of the time in which nothing else ran, where the journal has it."""
+    """The time in which kernels of one kind ran and none of another, where the journal has it."""
     found = [one for one in profiles if "alone_ms" in one]
     if not found:
         return []
     rows = [[name, *(f"{one['alone_ms'][name]:.2f}" for one in found)] for name in SHOWN]
     rows.append(["any kernel", *(f"{one['busy_ms']:.2f}" for one in found)])
-    return [*head("ms alone on the GPU", *(one["arm"] for one in found)), *map(line, rows), ""]
+    return [
+        *head("ms, no other kind running", *(one["arm"] for one in found)),
+        *map(line, rows),
+        "",
+    ]

@@ -50,7 +50,7 @@ def _facts(document: dict[str, Any]) -> list[str]:
     run = document["runs"][-1]
     hardware = run["hardware"]
     machine = "; ".join(hardware["gpus"]) or f"{hardware['cpu']}, {hardware['num_cores']} cores"
-    lines = [f"{run['run'][:10]}, {machine}, Python {run['python']}. {weightsline(document)}"]
+    lines = [f"{run['run'][:10]}, {machine}, Python {run['python']}. {weights_line(document)}"]
     versions = {server["engine"]: server["latency"]["versions"] for server in document["servers"]}
     for name, found in versions.items():
         lines.append(f"{name}: " + ", ".join(f"{key} {value}" for key, value in found.items()))
@@ -72,7 +72,7 @@ def _facts(document: dict[str, Any]) -> list[str]:
     return ["  \n".join(lines)]
 
 
-def weightsline(document: dict[str, Any]) -> str:
+def weights_line(document: dict[str, Any]) -> str:
     """Which kind of weights the servers held, as read from them."""
     run, found = document["runs"][-1], document["servers"][-1]["latency"]["weights"]
     measured = (
