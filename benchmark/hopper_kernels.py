@@ -257,7 +257,7 @@ def fused_parts(bench: Bench, case: str, q, keys, weights, starts, ends) -> None
     if kept is None:
         return
     selected = starts.new_empty((len(q), TOPK))
-    rows = (starts, ends, None, None, selected)
+    rows = (bounds, starts, ends, None, None, selected)
     failed = bench.time(case, "  of it: chosen", lambda: fused.choose(*kept, *rows))
     if failed is not None:
         kept_per_row = kept[1].sum(1).float().mean().item()

@@ -197,7 +197,7 @@ def test_fused_needs_no_rescue_for_ordinary_scores():
     bounds = sampling.sample_bounds(q, samples, weights, starts, ends, **numbers)
     kept, counts = fused.keep(q, k, k_scale, weights, starts, ends, bounds, sizes)
     selected = starts.new_empty((64, TOPK))
-    assert not fused.choose(kept, counts, starts, ends, None, None, selected).any()
+    assert not fused.choose(kept, counts, bounds, starts, ends, None, None, selected).any()
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -110,7 +110,7 @@ def score_and_select(
         )
         kept, counts = keep(*block, bounds, sizes)
         table = (page_table, None if requests is None else requests[rows])
-        failed = choose(kept, counts, starts[rows], ends[rows], *table, selected[rows])
+        failed = choose(kept, counts, bounds, starts[rows], ends[rows], *table, selected[rows])
         rescue(*block, failed, *table, selected[rows], sizes, rescue_bytes)
     return selected
 
@@ -146,7 +146,7 @@ def keep(q, k, k_scale, weights, starts, ends, bounds, sizes: Sizes):
     return kept, counts
 
 
-def choose(kept, counts, starts, ends, page_table, requests, selected) -> torch.Tensor:
+def choose(kept, counts, bounds, starts, ends, page_table, requests, selected) -> torch.Tensor:
     """Write the top-k of rows for which the counts prove that it was kept.
 
     Returns:
@@ -156,6 +156,7 @@ def choose(kept, counts, starts, ends, page_table, requests, selected) -> torch.
     choose_kept_kernel[(len(starts),)](
         kept,
         counts,
+        bounds,
         starts,
         ends,
         *_table(page_table, requests, selected, starts),
@@ -165,7 +166,8 @@ def choose(kept, counts, starts, ends, page_table, requests, selected) -> torch.
         LANES=kept.shape[1],
         LEVELS=kept.shape[2],
         HAS_TABLE=page_table is not None,
-        num_warps=16,
+        num_warps=8,
+        maxnreg=80,  # three rows on a multiprocessor
     )
     return failed
 

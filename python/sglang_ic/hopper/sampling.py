@@ -13,7 +13,7 @@ import torch
 import triton
 import triton.language as tl
 
-from sglang_ic.hopper.ordering import kth_largest, ordered, score_of
+from sglang_ic.hopper.ordering import near_kth_largest, number
 from sglang_ic.hopper.scoring import score
 
 
@@ -67,10 +67,14 @@ def bound_kernel(
     sample = start // STEP + tl.arange(0, SAMPLES)
     key = _sampled(sample, STEP)
     valid = (key >= start) & (key < end)
-    drawn = tl.load(samples + row * sample_stride + sample, mask=valid, other=0.0)
-    rank = AIM * tl.sum(valid.to(tl.int32), 0) // tl.maximum(end - start, 1)
-    bound = score_of(kth_largest(ordered(drawn), valid, tl.maximum(rank, 1)))
+    drawn = tl.load(samples + row * sample_stride + sample, mask=valid, other=-float("inf"))
+    rank = tl.maximum(AIM * tl.sum(valid.to(tl.int32)) // tl.maximum(end - start, 1), 1)
+    bound, _ = near_kth_largest(number(drawn), -float("inf"), rank, rank // 16)
     tl.store(bounds + row, tl.where(end - start <= CAPACITY, -float("inf"), bound))
+
+
+def _bound_warps(num_samples: int) -> int:
+    return 1 if num_samples <= 4096 else min(num_samples // 2048, 16)
 
 
 def gather_samples(
@@ -126,7 +130,7 @@ def sample_bounds(
     bounds = q.new_empty(len(q), dtype=torch.float32)
     scores = score(q, *samples, weights, starts // step, (ends + step - 1) // step)
     if len(q):
-        num_samples = triton.next_power_of_2(len(samples[1]) + 1)
+        num_samples = triton.next_power_of_2(max(len(samples[1]), 1))
         bound_kernel[(len(q),)](
             scores,
             scores.stride(0),
@@ -137,6 +141,7 @@ def sample_bounds(
             CAPACITY=capacity,
             STEP=step,
             SAMPLES=num_samples,
-            num_warps=min(max(num_samples // 1024, 1), 16),
+            # Few, because warps wait for one another at each count; registers hold the samples.
+            num_warps=_bound_warps(num_samples),
         )
     return bounds

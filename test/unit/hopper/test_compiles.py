@@ -44,13 +44,13 @@ CASES = {
     "bound": (
         sampling.bound_kernel,
         {"AIM": 3584, "CAPACITY": 8192, "STEP": 32, "SAMPLES": 8192},
-        8,
+        4,
     ),
     "keep": (fused_kernels.keep_kernel, {**TILE, "LEVELS": 128}, 4),
     "choose_kept": (
         fused_kernels.choose_kept_kernel,
         {"TOPK": 2048, "TOPK_POWER": 2048, "LANES": 64, "LEVELS": 128, "HAS_TABLE": True},
-        16,
+        8,
     ),
     "rescue": (
         fused_kernels.rescue_kernel,
@@ -58,6 +58,7 @@ CASES = {
         4,
     ),
 }
+REGISTERS = {"choose": {"maxnreg": 64}, "choose_kept": {"maxnreg": 80}}
 POINTERS = {
     "*fp32": {"scores", "samples", "bounds", "kept", "k_scale", "sampled_scale", "weights"},
     "*fp8e4nv": {"q", "k"},
@@ -105,7 +106,7 @@ def compile_for_hopper(name):
             },
         ),
         target=GPUTarget("cuda", 90, 32),
-        options={"num_warps": num_warps},
+        options={"num_warps": num_warps, **REGISTERS.get(name, {})},
     )
 
 
