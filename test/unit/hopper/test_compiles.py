@@ -144,6 +144,14 @@ def test_every_kernel_computes_a_score_in_the_same_order(compiled, name):
     assert arithmetic(compiled(name).asm["ptx"]) == expected
 
 
+@pytest.mark.parametrize("name", ["score", "keep", "rescue"])
+def test_products_below_zero_are_left_out_at_full_rate(compiled, name):
+    """By an addition a product: see score_keys."""
+    operations = arithmetic(compiled(name).asm["ptx"])
+    assert not any(operation.startswith("max") for operation in operations)
+    assert sum(operation.startswith("add") for operation in operations) >= 128
+
+
 def test_what_is_kept_is_found_by_one_thread_a_score(compiled):
     """Not by all four that hold it after the sum over heads: see _as_stored."""
     ptx = compiled("keep").asm["ptx"]
