@@ -1,6 +1,7 @@
 """The exact choice: a row's top-k among the scores that were kept of it, or in the row itself.
 
-Equal scores at the last place: lowest position. What is written keeps the order of what is read.
+Equal scores at the last place: lowest position. The order of what is written follows from that of
+what is read.
 
 # R = rows, C = columns; A x B = what is kept of a row, as it lies in memory
 """

@@ -41,7 +41,7 @@ def _as_stored(tile, BLOCK_K: tl.constexpr, BLOCK_Q: tl.constexpr):
 @triton.jit
 def keep_kernel(
     q,  # [R, H, D] float8_e4m3fn
-    k,  # [N, D] float8_e4m3fn
+    k,  # [N, D] float8_e4m3fn, or a descriptor of blocks [BLOCK_K, D]
     k_scale,  # [N] float32
     weights,  # [R, H] float32
     starts,  # [R] int32
@@ -56,6 +56,7 @@ def keep_kernel(
     BLOCK_K: tl.constexpr,
     LEVELS: tl.constexpr,
     STAGES: tl.constexpr,
+    BY_DESCRIPTOR: tl.constexpr,
 ):
     """Score BLOCK_Q queries against the keys of their windows, and keep what reaches the bounds."""
     block = tl.program_id(0)
@@ -77,7 +78,9 @@ def keep_kernel(
     list_of_lane = (query * BLOCK_K + lane) * LEVELS
     count = tl.zeros((BLOCK_K * BLOCK_Q,), tl.int32)
     for begin in tl.range(first, last, BLOCK_K, num_stages=STAGES):
-        tile = score_keys(k, k_scale, begin, last, queries, weight, H, D, BLOCK_Q, BLOCK_K)
+        tile = score_keys(
+            k, k_scale, begin, last, queries, weight, H, D, BLOCK_Q, BLOCK_K, BY_DESCRIPTOR
+        )
         score = _as_stored(tile, BLOCK_K, BLOCK_Q)
         # Before the window it wraps to more than any length. NaN is below no bound.
         position = (begin + offset).to(tl.uint32)
@@ -146,7 +149,7 @@ def choose_kept_kernel(
 @triton.jit
 def rescue_kernel(
     q,  # as in keep_kernel
-    k,
+    k,  # no descriptor
     k_scale,
     weights,
     starts,
@@ -193,6 +196,7 @@ def rescue_kernel(
                 BLOCK_Q,
                 BLOCK_K,
                 STAGES,
+                False,
             )
             tl.debug_barrier()  # the scores are other threads'
             for query in range(BLOCK_Q):

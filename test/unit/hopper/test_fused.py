@@ -134,6 +134,27 @@ def test_what_is_kept_is_every_score_that_reaches_the_bound(interpreted):
         assert found == {position: bits[position] for position in above}
 
 
+@pytest.mark.parametrize("num_keys", [1, 13, KEYS])
+def test_keys_through_a_descriptor_are_the_same_keys(interpreted, num_keys):
+    """Also where a block of keys goes beyond the last, or there are fewer than a block."""
+    starts = int32([0, 0, num_keys // 3, num_keys // 2, num_keys // 2, num_keys - 1])
+    lengths = int32([num_keys, num_keys // 2, num_keys // 2, 1, num_keys - num_keys // 2, 1])
+    inputs = random_inputs(len(starts), num_keys, seed=7)
+    windows = (starts, starts + lengths)
+    tile = {"block_q": SIZES.block_q, "block_k": SIZES.lanes}
+    plain, described = (
+        interpreted("score", *inputs, *windows, **tile, by_descriptor=by) for by in (False, True)
+    )
+    for row, (start, end) in enumerate(zip(*map(torch.Tensor.tolist, windows), strict=True)):
+        assert torch.equal(plain[row, start:end], described[row, start:end])
+    bounds = torch.full((len(starts),), -INF)
+    kept, counts = interpreted("keep", *inputs, *windows, bounds, SIZES)
+    again, counts_again = interpreted("keep", *inputs, *windows, bounds, SIZES, by_descriptor=True)
+    assert torch.equal(counts, counts_again)
+    valid = torch.arange(SIZES.levels) < counts[:, :, None]
+    assert torch.equal(kept[valid], again[valid])
+
+
 def peaks_at_samples(scores):
     """Fewer than topk, where samples are: a bound that too few reach."""
     scores.clamp_(max=1)[sampled_keys(KEYS, SIZES.step)[::20]] = 5
