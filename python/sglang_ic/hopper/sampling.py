@@ -2,9 +2,9 @@
 
 One key of every STEP is scored, wherever it lies in its STEP, so each part of a window is drawn in
 proportion. Of the sampled scores the rank that stands for `aim` keys is the bound, or one up to a
-sixteenth below, which spares a third of the counts: too low a bound costs little, too high a rescue.
-With 112 samples above it, what it lets through is `aim` within 10% (one standard deviation), and 3%
-more, at any length.
+sixteenth below, which spares a third of the counts: too low a bound costs little, one too high a
+rescue. With 112 samples above it, what it lets through is `aim` within 10% (one standard
+deviation), and 3% more, at any length.
 
 # R = query rows, H = heads, D = head dim, N = keys of all requests, S = samples
 """
@@ -66,11 +66,15 @@ def bound_kernel(
     row = tl.program_id(0).to(tl.int64)
     start = tl.load(starts + row)
     end = tl.load(ends + row)
-    sample = start // STEP + tl.arange(0, SAMPLES)
-    key = _sampled(sample, STEP)
-    valid = (key >= start) & (key < end)
-    drawn = tl.load(samples + row * sample_stride + sample, mask=valid, other=-float("inf"))
-    rank = tl.maximum(AIM * tl.sum(valid.to(tl.int32)) // tl.maximum(end - start, 1), 1)
+    # Samples ascend as their keys do, so those in the window are neighbours.
+    first = start // STEP
+    first += (_sampled(first, STEP) < start).to(tl.int32)
+    last = (end - 1) // STEP
+    num_drawn = last + (_sampled(last, STEP) < end).to(tl.int32) - first
+    draw = tl.arange(0, SAMPLES)
+    samples += row * sample_stride + first
+    drawn = tl.load(samples + draw, mask=draw < num_drawn, other=-float("inf"))
+    rank = tl.maximum(AIM * num_drawn // tl.maximum(end - start, 1), 1)
     bound, _ = near_kth_largest(number(drawn), -float("inf"), rank, rank // 16)
     tl.store(bounds + row, tl.where(end - start <= CAPACITY, -float("inf"), bound))
 
