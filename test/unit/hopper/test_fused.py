@@ -218,6 +218,18 @@ def test_a_wrong_bound_fails_the_proof(interpreted, kind, passed):
     assert all(count in passed for count in counts.sum(1).tolist())
 
 
+def test_zeros_of_both_signs_are_equal(interpreted):
+    """Where those of one sign alone are just as many as are wanted."""
+    scores = torch.full((30,), -1.0)
+    scores[[3, 4, 9, 10, 11, 20, 21]] = torch.tensor([-0.0, -0.0, 3, 2, 1, 0.0, 0.0])
+    inputs, starts, lengths = inputs_that_score(scores, 4), int32([0] * 4), int32([30] * 4)
+    expected = reference.select_positions(scores.expand(4, -1), starts, lengths, 5)
+    assert expected[0].tolist() == [3, 4, 9, 10, 11]
+    sizes = Sizes(5, block_q=4, lanes=16, step=4)
+    rows_alike(fused(interpreted, *inputs, starts, lengths, 5, sizes=sizes), expected)
+    rows_alike(the_pair(interpreted, inputs, starts, lengths, 5), expected)
+
+
 @pytest.mark.parametrize("bound", [INF, -INF, NAN])
 def test_only_rows_that_prove_it_pass(interpreted, bound):
     starts, lengths = ragged_windows()
