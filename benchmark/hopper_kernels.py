@@ -26,7 +26,7 @@ SCHEMA_VERSION = 1
 TOPK, PAGE, HEAD_DIM = 2048, 64, 128
 LATENT, VALUE = 576, 512  # numbers of a token in the KV cache, and those that are its value
 FP8_TFLOPS, BF16_TFLOPS = 1979, 989  # dense, H200 datasheet
-SCORE_SIZES = [(8, 64, 4, 3), (8, 64, 4, 4)]
+SCORE_SIZES = [(8, 64, 4, 3, False), (8, 64, 4, 3, True), (8, 64, 4, 4, False)]
 
 
 class Bench:
@@ -113,10 +113,11 @@ def prefill(bench: Bench, num_rows: int, num_keys: int, num_heads: int, device) 
     scores = bench.time(case, "scores: DeepGEMM", deep_gemm_scores, score_gb, products)
     if scores is None:
         scores = in_triton(*arguments)
-    for block_q, block_k, num_warps, stages in SCORE_SIZES:
+    for block_q, block_k, num_warps, stages, by_descriptor in SCORE_SIZES:
         sizes = dict(block_q=block_q, block_k=block_k, num_warps=num_warps, stages=stages)
-        sizes["block_q"] = max(1, block_q * 32 // num_heads)
+        sizes |= {"block_q": max(1, block_q * 32 // num_heads), "by_descriptor": by_descriptor}
         name = f"scores: triton {block_q}x{block_k} w{num_warps} s{stages}"
+        name += ", descriptor" if by_descriptor else ""
         ours = bench.time(case, name, lambda s=sizes: in_triton(*arguments, **s), 0, products)
         if ours is not None:
             error = (ours[-1, :num_keys] - scores[-1, :num_keys]).norm() / scores[-1].norm()
@@ -284,10 +285,15 @@ def fused_parts(bench: Bench, case: str, q, keys, weights, starts, ends) -> None
         return
     arguments = (q, *keys, weights, starts, ends)
     kept = bench.time(case, "  of it: kept", lambda: fused.keep(*arguments, bounds, sizes))
+    bench.time(
+        case,
+        "  of it: kept, descriptor",
+        lambda: fused.keep(*arguments, bounds, sizes, by_descriptor=True),
+    )
     if kept is None:
         return
     selected = starts.new_empty((len(q), TOPK))
-    rows = (starts, ends, None, None, selected)
+    rows = (bounds, starts, ends, None, None, selected)
     failed = bench.time(case, "  of it: chosen", lambda: fused.choose(*kept, *rows))
     if failed is not None:
         kept_per_row = kept[1].sum(1).float().mean().item()

@@ -197,7 +197,17 @@ def test_fused_needs_no_rescue_for_ordinary_scores():
     bounds = sampling.sample_bounds(q, samples, weights, starts, ends, **numbers)
     kept, counts = fused.keep(q, k, k_scale, weights, starts, ends, bounds, sizes)
     selected = starts.new_empty((64, TOPK))
-    assert not fused.choose(kept, counts, starts, ends, None, None, selected).any()
+    assert not fused.choose(kept, counts, bounds, starts, ends, None, None, selected).any()
+
+
+@pytest.mark.parametrize("num_keys", [1, 13, WIDTH])
+def test_keys_through_a_descriptor_give_the_same_scores(num_keys):
+    from sglang_ic.hopper.scoring import score
+
+    inputs = indexer_inputs(16, num_keys)
+    starts, ends = int32([0] * 16), int32([num_keys] * 16)
+    expected = score(*inputs, starts, ends)
+    assert torch.equal(score(*inputs, starts, ends, by_descriptor=True), expected)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,32 +1,71 @@
 """The exact choice: a row's top-k among the scores that were kept of it, or in the row itself.
 
-Equal scores at the last place: lowest position. What is written keeps the order of what is read.
+Equal scores at the last place: lowest position. The order of what is written follows from that of
+what is read.
 
-# R = rows, C = columns
+# R = rows, C = columns; A x B = what is kept of a row, as it lies in memory
 """
 
 import triton
 import triton.language as tl
 
-from sglang_ic.hopper.ordering import kth_largest, ordered
+from sglang_ic.hopper.ordering import kth_largest, near_kth_largest, number, ordered
 
 
 @triton.jit
-def choose_among_kept(out, table, key, position, valid, wanted, HAS_TABLE: tl.constexpr):
-    """Write the top-k of what was kept: the whole top-k is in it."""
-    last = kth_largest(key, valid, wanted)
-    above = valid & (key > last)
-    equal = valid & (key == last)
-    room = wanted - tl.sum(above.to(tl.int32), 0)
-    if tl.sum(equal.to(tl.int32), 0) > room:
-        # The lowest positions have the largest complements.
-        turned = (0x7FFFFFFF - position).to(tl.uint32)
-        equal = equal & (turned >= kth_largest(turned, equal, room))
-    taken = above | equal
-    place = tl.cumsum(taken.to(tl.int32), 0) - 1
+def _places(taken, A: tl.constexpr, B: tl.constexpr):
+    """[A, B] int32: how many are taken before each, in an order of runs of 32 columns.
+
+    A warp holds a run, so neighbours write to neighbours. Four rows are summed in one number.
+    """
+    RUN: tl.constexpr = 32 if B > 32 else B
+    shift = (tl.arange(0, 4) * 8)[:, None, None]
+    taken = taken.to(tl.int32)
+    several = tl.reshape(taken, (4, A // 4, B // RUN, RUN)) << shift[:, :, :, None]
+    packed = tl.sum(several, 0)
+    totals = (tl.sum(packed, 2)[None, :, :] >> shift) & 0xFF
+    totals = tl.reshape(totals, (A * (B // RUN),))
+    before = tl.reshape(tl.cumsum(totals, 0) - totals, (4, A // 4, B // RUN, 1))
+    within = (tl.cumsum(packed, 2)[None, :, :, :] >> shift[:, :, :, None]) & 0xFF
+    return tl.reshape(before + within, (A, B)) - taken
+
+
+@triton.jit
+def choose_among_kept(
+    out,
+    table,
+    scores,  # [A, B] pointers to float32
+    positions,  # [A, B] pointers to int32
+    level,  # [A, B] int32: place in its list
+    counts,  # [A, B] pointers to int32: how many its list holds
+    lowest,  # float32: no score but -inf is below; -inf if that is not known
+    wanted,
+    A: tl.constexpr,
+    B: tl.constexpr,
+    HAS_TABLE: tl.constexpr,
+):
+    """Write the top-k of what was kept: the whole top-k is in it. It is one key at least."""
+    score = tl.load(scores, mask=level < tl.load(counts), other=-float("inf"))
+    score = number(score)
+    last, reached = near_kth_largest(score, lowest, wanted, 0)
+    if reached != wanted:
+        # Equal scores, or no numbers. All is read again: kept in registers for this, it would
+        # cost every row.
+        valid = level < tl.load(counts)
+        key = ordered(tl.load(scores, mask=valid, other=float("nan")))
+        kth = kth_largest(key, wanted)
+        # The lowest positions have the largest complements; what is above is above those.
+        turned = 0x7FFFFFFF - tl.load(positions, mask=valid, other=0x7FFFFFFF)
+        key = tl.where(key > kth, 0xFFFFFFFF, tl.where(key == kth, turned.to(tl.uint32), 0))
+        score = (key >= kth_largest(key, wanted)).to(tl.float32)
+        last = tl.full((), 1.0, tl.float32)
+    taken = score >= last
+    place = _places(taken, A, B)
+    # From here on -1 stands for what is not taken: dozens of predicates would not last.
+    position = tl.load(positions, mask=taken, other=-1)
     if HAS_TABLE:
-        position = tl.load(table + position, mask=taken, other=0)
-    tl.store(out + place, position, mask=taken)
+        position = tl.load(table + position, mask=position >= 0, other=-1)
+    tl.store(out + place, position, mask=position >= 0)
 
 
 @triton.jit
@@ -102,13 +141,26 @@ def choose_kernel(
         table += tl.load(requests + row).to(tl.int64) * table_stride
     lane = tl.arange(0, TOPK_POWER)
     tl.store(out + lane, -1, mask=(lane >= wanted) & (lane < TOPK))
-    if (tl.sum(count, 0) >= wanted) & (tl.max(count, 0) <= LEVELS):
-        at = tl.arange(0, LANES * LEVELS)
-        valid = at // LANES < tl.load(counts + row * LANES + at % LANES)
-        lists = row * (LEVELS * LANES)
-        key = ordered(tl.load(kept + lists + at, mask=valid, other=0.0))
-        position = tl.load(positions + lists + at, mask=valid, other=0)
-        choose_among_kept(out, table, key, position, valid, wanted, HAS_TABLE)
+    proven = (tl.sum(count, 0) >= wanted) & (tl.max(count, 0) <= LEVELS)
+    if proven & (wanted > 0):
+        lists = tl.arange(0, LANES)[None, :]
+        level = tl.arange(0, LEVELS)[:, None]
+        at = level * LANES + lists
+        kept += row * (LEVELS * LANES)
+        positions += row * (LEVELS * LANES)
+        choose_among_kept(
+            out,
+            table,
+            kept + at,
+            positions + at,
+            level,
+            counts + row * LANES + lists,
+            -float("inf"),
+            wanted,
+            LEVELS,
+            LANES,
+            HAS_TABLE,
+        )
     else:
         first = scores + row * score_stride + tl.load(starts + row)
         choose_in_row(out, table, first, length, wanted, BLOCK, HAS_TABLE)

@@ -17,7 +17,7 @@ scores give the same bits; ties go to the lowest position.
 import triton
 import triton.language as tl
 
-from sglang_ic.hopper.ordering import kth_largest, ordered, score_of
+from sglang_ic.hopper.ordering import near_kth_largest, number
 
 
 @triton.jit
@@ -72,7 +72,7 @@ def collect_kernel(
     drawn = tl.load(
         first + run + draw % SEGMENT, mask=(draw < SAMPLES) & (not everything), other=0.0
     )
-    sample = ordered(drawn)
+    sample = number(drawn)
     rank = tl.maximum(3 * TOPK * SAMPLES // (2 * tl.maximum(length, 1)), 1)
 
     lane = tl.arange(0, LANES)
@@ -82,7 +82,7 @@ def collect_kernel(
     passed = tl.full((), 0, tl.int32)
     tries = tl.full((), 0, tl.int32)
     while (tries < TRIES) & ((passed < wanted) | (tl.max(count, 0) > LEVELS)):
-        bound = score_of(kth_largest(sample, sample == sample, rank))
+        bound, _ = near_kth_largest(sample, -float("inf"), rank, 0)
         count = tl.zeros((LANES,), tl.int32)
         # Eight loads in flight before the first is used.
         for offset in range(0, length // tile * tile, tile):

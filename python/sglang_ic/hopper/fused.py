@@ -16,6 +16,7 @@ import triton
 
 from sglang_ic.hopper.fused_kernels import choose_kept_kernel, keep_kernel, rescue_kernel
 from sglang_ic.hopper.sampling import gather_samples, sample_bounds
+from sglang_ic.hopper.scoring import described
 
 # Rows that are taken at once: two waves of programs on the 132 multiprocessors of an H100 or H200,
 # of 264 programs of 8 rows (or four, of 4 rows), so that only a call's last wave is not full. What
@@ -33,9 +34,9 @@ class Sizes:
     Attributes:
         block_q: queries of a block; with 32 heads the widest product of a warp group.
         lanes: keys of a tile, and lists of each row.
-        step: one key of so many is sampled. For a topk of 2,048, 112 samples are above the bound;
-            if samples are independent, and scores have no pattern of the lanes' period, the proof
-            fails for one row in 25 million.
+        step: one key of so many is sampled. For a topk of 2,048, 112 samples or a few more are
+            above the bound; if samples are independent, and scores have no pattern of the lanes'
+            period, the proof fails for one row in 15 million.
     """
 
     topk: int
@@ -110,23 +111,26 @@ def score_and_select(
         )
         kept, counts = keep(*block, bounds, sizes)
         table = (page_table, None if requests is None else requests[rows])
-        failed = choose(kept, counts, starts[rows], ends[rows], *table, selected[rows])
+        failed = choose(kept, counts, bounds, starts[rows], ends[rows], *table, selected[rows])
         rescue(*block, failed, *table, selected[rows], sizes, rescue_bytes)
     return selected
 
 
-def keep(q, k, k_scale, weights, starts, ends, bounds, sizes: Sizes):
+def keep(q, k, k_scale, weights, starts, ends, bounds, sizes: Sizes, *, by_descriptor=False):
     """Scores that reach the row's bound, with their positions; arguments as in keep_kernel.
 
+    Args:
+        by_descriptor: the copy engine brings the keys, not the threads.
     Returns:
         [R, lanes, levels] int64, bits of the score above those of the position, undefined beyond
         the count; [R, lanes] int32, how many reached the bound, also those that found no room.
     """
     kept = torch.empty((len(q), sizes.lanes, sizes.levels), dtype=torch.int64, device=q.device)
     counts = starts.new_empty((len(q), sizes.lanes))
+    by_descriptor = by_descriptor and len(k) > 0
     keep_kernel[(triton.cdiv(len(q), sizes.block_q),)](
         q,
-        k,
+        described(k, sizes.lanes) if by_descriptor else k,
         k_scale,
         weights,
         starts,
@@ -141,12 +145,13 @@ def keep(q, k, k_scale, weights, starts, ends, bounds, sizes: Sizes):
         BLOCK_K=sizes.lanes,
         LEVELS=sizes.levels,
         STAGES=_STAGES,
+        BY_DESCRIPTOR=by_descriptor,
         num_warps=_NUM_WARPS,
     )
     return kept, counts
 
 
-def choose(kept, counts, starts, ends, page_table, requests, selected) -> torch.Tensor:
+def choose(kept, counts, bounds, starts, ends, page_table, requests, selected) -> torch.Tensor:
     """Write the top-k of rows for which the counts prove that it was kept.
 
     Returns:
@@ -156,6 +161,7 @@ def choose(kept, counts, starts, ends, page_table, requests, selected) -> torch.
     choose_kept_kernel[(len(starts),)](
         kept,
         counts,
+        bounds,
         starts,
         ends,
         *_table(page_table, requests, selected, starts),
@@ -165,7 +171,8 @@ def choose(kept, counts, starts, ends, page_table, requests, selected) -> torch.
         LANES=kept.shape[1],
         LEVELS=kept.shape[2],
         HAS_TABLE=page_table is not None,
-        num_warps=16,
+        num_warps=8,
+        maxnreg=80,  # three rows on a multiprocessor
     )
     return failed
 

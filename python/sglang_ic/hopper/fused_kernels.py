@@ -16,7 +16,6 @@ import triton
 import triton.language as tl
 
 from sglang_ic.hopper.choosing import choose_among_kept, choose_in_row
-from sglang_ic.hopper.ordering import ordered
 from sglang_ic.hopper.scoring import load_block, score_block, score_keys
 
 
@@ -42,7 +41,7 @@ def _as_stored(tile, BLOCK_K: tl.constexpr, BLOCK_Q: tl.constexpr):
 @triton.jit
 def keep_kernel(
     q,  # [R, H, D] float8_e4m3fn
-    k,  # [N, D] float8_e4m3fn
+    k,  # [N, D] float8_e4m3fn, or a descriptor of blocks [BLOCK_K, D]
     k_scale,  # [N] float32
     weights,  # [R, H] float32
     starts,  # [R] int32
@@ -57,6 +56,7 @@ def keep_kernel(
     BLOCK_K: tl.constexpr,
     LEVELS: tl.constexpr,
     STAGES: tl.constexpr,
+    BY_DESCRIPTOR: tl.constexpr,
 ):
     """Score BLOCK_Q queries against the keys of their windows, and keep what reaches the bounds."""
     block = tl.program_id(0)
@@ -78,7 +78,9 @@ def keep_kernel(
     list_of_lane = (query * BLOCK_K + lane) * LEVELS
     count = tl.zeros((BLOCK_K * BLOCK_Q,), tl.int32)
     for begin in tl.range(first, last, BLOCK_K, num_stages=STAGES):
-        tile = score_keys(k, k_scale, begin, last, queries, weight, H, D, BLOCK_Q, BLOCK_K)
+        tile = score_keys(
+            k, k_scale, begin, last, queries, weight, H, D, BLOCK_Q, BLOCK_K, BY_DESCRIPTOR
+        )
         score = _as_stored(tile, BLOCK_K, BLOCK_Q)
         # Before the window it wraps to more than any length. NaN is below no bound.
         position = (begin + offset).to(tl.uint32)
@@ -94,6 +96,7 @@ def keep_kernel(
 def choose_kept_kernel(
     kept,  # [R, LANES, LEVELS] int64, from keep_kernel
     counts,  # [R, LANES] int32
+    bounds,  # [R] float32
     starts,  # [R] int32
     ends,  # [R] int32
     page_table,  # [B, L] int32: slot of each position; not read without HAS_TABLE
@@ -117,22 +120,36 @@ def choose_kept_kernel(
     tl.store(out + lane, -1, mask=(lane >= wanted) & (lane < TOPK))
     proven = (tl.sum(count, 0) >= wanted) & (tl.max(count, 0) <= LEVELS)
     tl.store(failed + row, (~proven).to(tl.int32))
-    if proven:
+    if proven & (wanted > 0):
         table = page_table
         if HAS_TABLE:
             table += tl.load(requests + row).to(tl.int64) * table_stride
-        at = tl.arange(0, LANES * LEVELS)
-        valid = at % LEVELS < tl.load(counts + row * LANES + at // LEVELS)
-        entry = tl.load(kept + row * (LEVELS * LANES) + at, mask=valid, other=0)
-        key = ordered((entry >> 32).to(tl.uint32).to(tl.float32, bitcast=True))
-        position = (entry & 0xFFFFFFFF).to(tl.int32)
-        choose_among_kept(out, table, key, position, valid, wanted, HAS_TABLE)
+        lists = tl.arange(0, LANES)[:, None]
+        level = tl.arange(0, LEVELS)[None, :]
+        kept += row * (LEVELS * LANES)
+        # Halves of an entry: the position, and the score. In this order, all addresses of a
+        # thread are one and a constant.
+        positions = kept.to(tl.pointer_type(tl.int32), bitcast=True) + 2 * level
+        scores = kept.to(tl.pointer_type(tl.float32), bitcast=True) + (2 * level + 1)
+        choose_among_kept(
+            out,
+            table,
+            scores + lists * (2 * LEVELS),
+            positions + lists * (2 * LEVELS),
+            level,
+            counts + row * LANES + lists,
+            tl.load(bounds + row),
+            wanted,
+            LANES,
+            LEVELS,
+            HAS_TABLE,
+        )
 
 
 @triton.jit
 def rescue_kernel(
     q,  # as in keep_kernel
-    k,
+    k,  # no descriptor
     k_scale,
     weights,
     starts,
@@ -179,6 +196,7 @@ def rescue_kernel(
                 BLOCK_Q,
                 BLOCK_K,
                 STAGES,
+                False,
             )
             tl.debug_barrier()  # the scores are other threads'
             for query in range(BLOCK_Q):

@@ -6,14 +6,15 @@ Keys are uint32 that sort as the float32 scores do, 0 for NaN (``reference.order
 import triton
 import triton.language as tl
 
+_LARGEST = tl.constexpr(3.4028234663852886e38)
+
 
 @triton.jit
 def ordered(score):
     """Keys that sort as scores: -0 equals +0, NaN is 0, below -inf."""
-    score = tl.where(score == 0.0, 0.0, score)
-    bits = score.to(tl.uint32, bitcast=True)
-    key = tl.where((bits >> 31) == 1, bits ^ 0xFFFFFFFF, bits | 0x80000000)
-    return tl.where(score != score, 0, key).to(tl.uint32)
+    bits = (score + 0.0).to(tl.uint32, bitcast=True)  # -0 + 0 is +0
+    sign = (bits.to(tl.int32, bitcast=True) >> 31).to(tl.uint32, bitcast=True)
+    return tl.where(score != score, 0, bits ^ (sign | 0x80000000)).to(tl.uint32)
 
 
 @triton.jit
@@ -24,29 +25,55 @@ def score_of(key):
 
 
 @triton.jit
-def kth_largest(key, valid, rank):
-    """A key that exactly `rank` of the valid keys reach; if equal keys leave none, the largest that
-    more of them reach.
+def kth_largest(key, rank):
+    """The largest key that at least `rank` keys reach.
 
-    Bisects the keys' range bit by bit, each time counting all of them. Among thousands of different
-    scores about half of the bits are enough to tell two neighbours apart.
+    Args:
+        key: uint32 of any shape, not fewer than `rank`.
     """
-    key = tl.where(valid, key, 0)
-    lowest = tl.min(tl.where(valid, key, 0xFFFFFFFF), 0)
-    # From the range's highest bit; no valid key has none.
-    highest = tl.max(key, 0)
-    span = highest - tl.minimum(lowest, highest)
-    bit = tl.full((), 0x80000000, tl.uint32)
-    while bit > span:
-        bit = bit >> 1
-    found = lowest
-    reached = tl.sum(valid.to(tl.int32), 0)
-    while (bit > 0) & (reached != rank):
-        trial = found + bit
-        count = tl.sum((key >= trial).to(tl.int32), 0)
-        # A sum that wraps is beyond the range.
-        enough = (count >= rank) & (trial > found)
-        found = tl.where(enough, trial, found)
+    low = tl.full((), 0, tl.uint32)
+    high = tl.max(key)
+    while low < high:
+        trial = high - (high - low) // 2
+        enough = tl.sum((key >= trial).to(tl.int32)) >= rank
+        low = tl.where(enough, trial, low)
+        high = tl.where(enough, high, trial - 1)
+    return low
+
+
+@triton.jit
+def near_kth_largest(score, lowest, rank, slack):
+    """A number that at least `rank` scores reach, and how many do: `rank + slack` at most, unless
+    too many are equal or infinite.
+
+    Bisects the range of the scores' keys, each time counting all scores. Among thousands of
+    different ones about half of the bits are enough to tell two neighbours apart. What is counted
+    are the sign bits of differences, which no rounding changes: a subtraction and a shifted
+    addition, on two different pipes, where a comparison, a selection and an addition share one.
+
+    Args:
+        score: float32 of any shape, not fewer than `rank`; neither NaN nor -0.
+        lowest: at most -inf are below.
+    """
+    # Differences of infinities are no numbers, so finite ones are tried only.
+    low = ordered(tl.where(lowest > -_LARGEST, lowest, -_LARGEST))
+    high = ordered(tl.minimum(tl.max(score), _LARGEST))
+    found = tl.full((), -float("inf"), tl.float32)
+    reached = tl.full((), score.numel, tl.int32)
+    while (low <= high) & (reached > rank + slack):
+        trial = low + (high - low) // 2
+        bound = score_of(trial)
+        less = (score - bound).to(tl.uint32, bitcast=True) >> 31
+        count = score.numel - tl.sum(less.to(tl.int32))
+        enough = count >= rank
+        found = tl.where(enough, bound, found)
         reached = tl.where(enough, count, reached)
-        bit = bit >> 1
-    return found
+        low = tl.where(enough, trial + 1, low)
+        high = tl.where(enough, high, trial - 1)
+    return found, reached
+
+
+@triton.jit
+def number(score):
+    """The score without NaN, for which -inf stands, and without -0."""
+    return tl.where(score > -float("inf"), score, -float("inf")) + 0.0

@@ -129,5 +129,6 @@ def select(
             BLOCK=512,
             HAS_TABLE=page_table is not None,
             num_warps=16,
+            maxnreg=64,  # two rows on a multiprocessor
         )
     return selected

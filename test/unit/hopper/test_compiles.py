@@ -22,6 +22,7 @@ from sglang_ic.hopper import (  # noqa: E402
 
 SELECT = {"TOPK": 2048, "LANES": 256, "LEVELS": 32}
 TILE = {"H": 32, "D": 128, "BLOCK_Q": 8, "BLOCK_K": 64, "STAGES": 3}
+SCORED, DESCRIBED = {**TILE, "BY_DESCRIPTOR": False}, {**TILE, "BY_DESCRIPTOR": True}
 CASES = {
     "collect": (
         collecting.collect_kernel,
@@ -41,18 +42,20 @@ CASES = {
     "look up": (pages.look_up_kernel, {"K": 2048, "BLOCK": 1024, "PAGE": 64}, 4),
     "concat": (padding.concat_kernel, {"H": 32, "LATENT": 512, "ROPE": 64, "BLOCK": 8}, 4),
     "slots": (slots._slots_kernel, {"K": 2048, "BLOCK": 1024}, 4),
-    "score": (scoring.score_kernel, TILE, 4),
+    "score": (scoring.score_kernel, SCORED, 4),
+    "score described": (scoring.score_kernel, DESCRIBED, 4),
     "gather": (sampling.gather_kernel, {"D": 128, "STEP": 32, "BLOCK": 64}, 4),
     "bound": (
         sampling.bound_kernel,
         {"AIM": 3584, "CAPACITY": 8192, "STEP": 32, "SAMPLES": 8192},
-        8,
+        4,
     ),
-    "keep": (fused_kernels.keep_kernel, {**TILE, "LEVELS": 128}, 4),
+    "keep": (fused_kernels.keep_kernel, {**SCORED, "LEVELS": 128}, 4),
+    "keep described": (fused_kernels.keep_kernel, {**DESCRIBED, "LEVELS": 128}, 4),
     "choose_kept": (
         fused_kernels.choose_kept_kernel,
         {"TOPK": 2048, "TOPK_POWER": 2048, "LANES": 64, "LEVELS": 128, "HAS_TABLE": True},
-        16,
+        8,
     ),
     "rescue": (
         fused_kernels.rescue_kernel,
@@ -60,6 +63,8 @@ CASES = {
         4,
     ),
 }
+SCORING = {"score", "score described", "keep", "keep described", "rescue"}
+REGISTERS = {"choose": {"maxnreg": 64}, "choose_kept": {"maxnreg": 80}}
 POINTERS = {
     "*fp32": {"scores", "samples", "bounds", "kept", "k_scale", "sampled_scale", "weights"},
     "*fp8e4nv": {"q", "k"},
@@ -69,7 +74,9 @@ POINTERS = {
 # Names that are something else in one kernel.
 OTHER_POINTERS = {
     "gather": {"k": "*u8"},
+    "score described": {"k": "tensordesc<fp8e4nv[64,128]>"},
     "keep": {"kept": "*i64"},
+    "keep described": {"kept": "*i64", "k": "tensordesc<fp8e4nv[64,128]>"},
     "choose_kept": {"kept": "*i64"},
 }
 OTHER_NUMBERS = {"base"}
@@ -104,11 +111,14 @@ def compile_for_hopper(name):
             attrs={
                 position[n]: [["tt.divisibility", 16]]
                 for n in position
-                if n not in constants and not n.startswith("num_") and n not in OTHER_NUMBERS
+                if n not in constants
+                and not n.startswith("num_")
+                and n not in OTHER_NUMBERS
+                and not types[n].startswith("tensordesc")
             },
         ),
         target=GPUTarget("cuda", 90, 32),
-        options={"num_warps": num_warps},
+        options={"num_warps": num_warps, **REGISTERS.get(name, {})},
     )
 
 
@@ -123,7 +133,7 @@ def test_kernel_compiles_for_hopper(compiled, name, tmp_path):
     assert " STACK:0 " in usage and " LOCAL:0 " in usage
     # 228 KB a multiprocessor, of which two programs should fit.
     assert kernel.metadata.shared < 100_000
-    if name in {"score", "keep", "rescue"}:
+    if name in SCORING:
         assert "wgmma.mma_async" in ptx and "e4m3.e4m3" in ptx
     if name == "collect":
         # Lanes wait for one another only around the loops: for the sample's range, its counts and
@@ -138,12 +148,20 @@ def arithmetic(ptx):
     return re.findall(r"\b(?:max|fma|mul|add)\S*f32|shfl\S*", before)
 
 
-@pytest.mark.parametrize("name", ["keep", "rescue"])
+@pytest.mark.parametrize("name", sorted(SCORING - {"score"}))
 def test_every_kernel_computes_a_score_in_the_same_order(compiled, name):
     """So that the sets are the same, bit for bit, whichever kernel scored."""
     expected = arithmetic(compiled("score").asm["ptx"])
     assert len(expected) > 256
     assert arithmetic(compiled(name).asm["ptx"]) == expected
+
+
+@pytest.mark.parametrize("name", sorted(SCORING))
+def test_products_below_zero_are_left_out_at_full_rate(compiled, name):
+    """By an addition a product: see score_keys."""
+    operations = arithmetic(compiled(name).asm["ptx"])
+    assert not any(operation.startswith("max") for operation in operations)
+    assert sum(operation.startswith("add") for operation in operations) >= 128
 
 
 def test_what_is_kept_is_found_by_one_thread_a_score(compiled):

@@ -17,6 +17,8 @@ TOPK, KEYS = 8, 400
 SIZES = Sizes(TOPK, block_q=4, lanes=16, step=4)
 CAPACITY = SIZES.lanes * SIZES.levels
 INF, NAN = float("inf"), float("nan")
+LARGEST, LEAST = torch.finfo(torch.float32).max, 2.0**-149
+VALUES = [NAN, -INF, INF, 0.0, -0.0, 1.0, -1.0, 0.5, LARGEST, -LARGEST, LEAST, -LEAST]
 
 
 def int32(values):
@@ -68,7 +70,8 @@ def failed_rows(interpreted, inputs, starts, lengths, bounds, sizes=SIZES):
     ends = starts + lengths
     kept, counts = interpreted("keep", *inputs, starts, ends, bounds, sizes)
     selected = torch.empty(len(starts), sizes.topk, dtype=torch.int32)
-    return interpreted("choose", kept, counts, starts, ends, None, None, selected).bool(), counts
+    where = (bounds, starts, ends, None, None, selected)
+    return interpreted("choose", kept, counts, *where).bool(), counts
 
 
 def guessed_bounds(interpreted, inputs, starts, lengths, sizes=SIZES):
@@ -129,6 +132,27 @@ def test_what_is_kept_is_every_score_that_reaches_the_bound(interpreted):
         above = (window >= bounds[row]).nonzero()[:, 0].tolist()
         bits = window.contiguous().view(torch.int32).tolist()
         assert found == {position: bits[position] for position in above}
+
+
+@pytest.mark.parametrize("num_keys", [1, 13, KEYS])
+def test_keys_through_a_descriptor_are_the_same_keys(interpreted, num_keys):
+    """Also where a block of keys goes beyond the last, or there are fewer than a block."""
+    starts = int32([0, 0, num_keys // 3, num_keys // 2, num_keys // 2, num_keys - 1])
+    lengths = int32([num_keys, num_keys // 2, num_keys // 2, 1, num_keys - num_keys // 2, 1])
+    inputs = random_inputs(len(starts), num_keys, seed=7)
+    windows = (starts, starts + lengths)
+    tile = {"block_q": SIZES.block_q, "block_k": SIZES.lanes}
+    plain, described = (
+        interpreted("score", *inputs, *windows, **tile, by_descriptor=by) for by in (False, True)
+    )
+    for row, (start, end) in enumerate(zip(*map(torch.Tensor.tolist, windows), strict=True)):
+        assert torch.equal(plain[row, start:end], described[row, start:end])
+    bounds = torch.full((len(starts),), -INF)
+    kept, counts = interpreted("keep", *inputs, *windows, bounds, SIZES)
+    again, counts_again = interpreted("keep", *inputs, *windows, bounds, SIZES, by_descriptor=True)
+    assert torch.equal(counts, counts_again)
+    valid = torch.arange(SIZES.levels) < counts[:, :, None]
+    assert torch.equal(kept[valid], again[valid])
 
 
 def peaks_at_samples(scores):
@@ -192,6 +216,18 @@ def test_a_wrong_bound_fails_the_proof(interpreted, kind, passed):
     failed, counts = failed_rows(interpreted, inputs, *windows, bounds)
     assert failed.all()
     assert all(count in passed for count in counts.sum(1).tolist())
+
+
+def test_zeros_of_both_signs_are_equal(interpreted):
+    """Where those of one sign alone are just as many as are wanted."""
+    scores = torch.full((30,), -1.0)
+    scores[[3, 4, 9, 10, 11, 20, 21]] = torch.tensor([-0.0, -0.0, 3, 2, 1, 0.0, 0.0])
+    inputs, starts, lengths = inputs_that_score(scores, 4), int32([0] * 4), int32([30] * 4)
+    expected = reference.select_positions(scores.expand(4, -1), starts, lengths, 5)
+    assert expected[0].tolist() == [3, 4, 9, 10, 11]
+    sizes = Sizes(5, block_q=4, lanes=16, step=4)
+    rows_alike(fused(interpreted, *inputs, starts, lengths, 5, sizes=sizes), expected)
+    rows_alike(the_pair(interpreted, inputs, starts, lengths, 5), expected)
 
 
 @pytest.mark.parametrize("bound", [INF, -INF, NAN])
@@ -263,7 +299,7 @@ def test_sizes_of_a_real_model(interpreted):
 
 @settings(max_examples=15)
 @given(
-    st.lists(st.sampled_from([NAN, -INF, INF, 0.0, -0.0, 1.0, -1.0, 0.5]), min_size=1, max_size=90),
+    st.lists(st.sampled_from(VALUES), min_size=1, max_size=90),
     st.integers(1, 20),
     st.integers(0, 5),
     st.sampled_from([1, 2, 8]),
@@ -304,6 +340,20 @@ def test_a_bound_is_the_rank_that_stands_for_the_aim(interpreted):
         inside = scores[keys[(keys >= start) & (keys < start + length)]]
         rank = max(SIZES.aim * len(inside) // max(length, 1), 1)
         assert bound == -INF if length <= CAPACITY else (inside >= bound).sum() == rank
+
+
+def test_a_bound_is_near_its_rank_and_never_above(interpreted):
+    """Counting ends within a sixteenth, on the side that costs no rescue."""
+    scores = torch.randn(4096, generator=torch.Generator().manual_seed(6))
+    sizes = Sizes(512, block_q=4, lanes=16, step=4)
+    inputs = inputs_that_score(scores, 12)
+    lengths = torch.arange(4085, 4097, dtype=torch.int32)
+    bounds = guessed_bounds(interpreted, inputs, torch.zeros_like(lengths), lengths, sizes)
+    keys = torch.tensor(sampled_keys(len(scores), sizes.step))
+    for length, bound in zip(lengths.tolist(), bounds, strict=True):
+        inside = scores[keys[keys < length]]
+        rank = sizes.aim * len(inside) // length
+        assert rank <= (inside >= bound).sum() <= rank + rank // 16
 
 
 def test_samples_are_spread_over_their_steps():

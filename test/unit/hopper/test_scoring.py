@@ -34,6 +34,31 @@ def test_windows_of_two_requests(interpreted, num_heads, block_q, block_k):
         assert error / expected[row, window].norm() < 1e-5
 
 
+def test_every_product_counts_as_with_a_maximum(interpreted):
+    """Exactly, for zeros of both signs, and weights near the ends of float32."""
+    values = torch.tensor([0.0, -0.0, 1.0, -1.0, 448.0, -448.0, 2.0**-9, -(2.0**-9), 0.4375, -1.75])
+    weights = torch.tensor([1.0, -1.0, 1 / 3, 3e38 / 448**2, 2.0**-125, 1.1e-38, -0.7, 5.0])
+    q = torch.zeros(len(weights) * len(values), 1, 128)
+    q[:, 0, 7] = values.repeat(len(weights))
+    k = torch.zeros(len(values), 128)
+    k[:, 7] = values
+    weights = weights.repeat_interleave(len(values))
+    starts = torch.zeros(len(q), dtype=torch.int32)
+    fp8 = [x.to(torch.float8_e4m3fn) for x in (q, k)]
+    scores = interpreted(
+        "score",
+        *fp8,
+        torch.ones(len(k)),
+        weights[:, None],
+        starts,
+        starts + len(k),
+        block_q=4,
+        block_k=16,
+    )
+    expected = (q[:, 0, 7, None] * k[:, 7]).clamp(min=0) * weights[:, None]
+    assert torch.equal(scores, expected)
+
+
 def test_no_rows(interpreted):
     q, k, k_scale, weights = inputs(0, 32, 10)
     empty = torch.empty(0, dtype=torch.int32)
