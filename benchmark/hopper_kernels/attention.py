@@ -1,0 +1,67 @@
+"""Sparse attention of one layer and chunk: as upstream pads it, without padding, and in Triton."""
+
+import torch
+
+from hopper_kernels.shapes import LATENT, TOPK, VALUE
+from hopper_kernels.timing import BF16_TFLOPS, Bench
+
+
+def attention(bench: Bench, num_rows: int, num_keys: int, num_heads: int, device) -> None:
+    """Sparse attention of one layer and chunk, which Full and Shared layers have alike.
+
+    Queries that select alike find their keys in L2: what is left then is not the gather.
+    """
+    from sglang_ic.hopper import padding
+
+    case = f"attention {num_rows}x{num_keys}"
+    nope = torch.randn(num_heads, num_rows, VALUE, device=device, dtype=torch.bfloat16)
+    nope = nope.transpose(0, 1)
+    rope = torch.randn(num_rows, num_heads, LATENT - VALUE, device=device, dtype=torch.bfloat16)
+    kv = torch.randn(num_keys, 1, LATENT, device=device, dtype=torch.bfloat16)
+    draw = torch.randint(0, num_keys, (num_rows, TOPK), dtype=torch.int32, device=device)
+    gbytes = draw.numel() * LATENT * 2 / 1e9
+    tflop = draw.numel() * num_heads * (LATENT + VALUE) * 2 / 1e12
+
+    def concat():
+        from sglang.kernels.ops.attention.concat_mla import concat_mla_absorb_q
+
+        return concat_mla_absorb_q(nope, rope)
+
+    def pad(q):  # as upstream does
+        padded = q.new_zeros((num_rows, -(-num_heads // 64) * 64, LATENT))
+        padded[:, :num_heads] = q
+        return padded
+
+    def roomy():
+        return padding.concat_with_room(None, nope, rope)
+
+    def flash_mla(selected):
+        return flash_mla_sparse(pad(concat()), kv, selected)
+
+    def overlapping(selected):
+        return flash_mla_sparse(padding.overlapping(roomy(), 64), kv, selected)
+
+    def triton_mla(selected):
+        from sglang.kernels.ops.attention.dsa.triton_sparse_mla_prefill import sparse_mla_prefill
+
+        return sparse_mla_prefill(concat(), kv, selected, LATENT**-0.5, VALUE)
+
+    bench.time(case, "queries put together", concat)
+    bench.time(case, "queries put together, then padded", lambda: pad(concat()))
+    bench.time(case, "queries put together, with room", roomy)
+    ways = {
+        "flashmla_sparse": flash_mla,
+        "flashmla_sparse, overlapping": overlapping,
+        "triton_sparse_mla": triton_mla,
+    }
+    for named, selected in {"": draw, ", alike": draw[:1].expand_as(draw).contiguous()}.items():
+        for name, run in ways.items():
+            bench.time(
+                case, name + named, lambda r=run, s=selected: r(s), gbytes, tflop, BF16_TFLOPS
+            )
+
+
+def flash_mla_sparse(q, kv, selected):
+    from sglang.kernels.ops.attention.flash_mla_interface import flash_mla_sparse_fwd
+
+    return flash_mla_sparse_fwd(q, kv, selected[:, None], LATENT**-0.5, d_v=VALUE)[0]

@@ -1,0 +1,101 @@
+"""Prefill, from scores to slots: upstream's two kernels, ours, and whether they select alike."""
+
+import torch
+
+from hopper_kernels.chunk import Chunk
+from hopper_kernels.scores import in_triton
+from hopper_kernels.shapes import TOPK
+from hopper_kernels.timing import Bench
+
+
+def topk_steps(
+    bench: Bench, chunk: Chunk, scores: torch.Tensor, fused: torch.Tensor | None
+) -> None:
+    """Args: scores: [R, N] float32; fused: [R, 2048] slots that the fused kernel selected."""
+    from sglang_ic.hopper import hooks
+    from sglang_ic.hopper.select import select
+    from sglang_ic.hopper.slots import to_slots_
+
+    case, score_gb, device = chunk.name, chunk.pairs * 4 / 1e9, chunk.q.device
+    num_rows, num_keys = len(chunk.q), len(chunk.keys[0])
+
+    def select_from(scores):
+        windows = (chunk.starts, chunk.lengths)
+        return select(scores, *windows, TOPK, chunk.page_table, chunk.requests)
+
+    def older(table, bounds, rows):
+        from sgl_kernel import fast_topk_transform_fused
+
+        return fast_topk_transform_fused(
+            score=scores[rows],
+            lengths=chunk.lengths[rows],
+            page_table_size_1=table,
+            cu_seqlens_q=bounds,
+            topk=TOPK,
+            row_starts=chunk.starts[rows],
+        )
+
+    whole = slice(0, num_rows)
+    one_request = torch.tensor([0, num_rows], dtype=torch.int32, device=device)
+    each_row = torch.arange(num_rows + 1, dtype=torch.int32, device=device)
+    expected = bench.time(
+        case,
+        "top-k: upstream, whole chunk",
+        lambda: older(chunk.page_table, one_request, whole),
+        score_gb,
+    )
+
+    def in_two_pieces():
+        cut = num_rows * 7 // 8
+        return [
+            older(
+                chunk.page_table[chunk.requests[rows]], each_row[: rows.stop - rows.start + 1], rows
+            )
+            for rows in (slice(0, cut), slice(cut, num_rows))
+        ]
+
+    bench.time(case, "top-k: upstream, in two pieces", in_two_pieces, score_gb)
+    bench.time(
+        case, "  of it: page-table rows copied", lambda: chunk.page_table[chunk.requests], score_gb
+    )
+
+    rows = hooks.Rows(chunk.starts, chunk.lengths, chunk.requests)
+    found = {}
+    found["ragged"] = bench.time(
+        case,
+        "top-k: ragged",
+        lambda: hooks._ragged_slots(scores, TOPK, rows, chunk.page_table),
+        score_gb,
+    )
+    found["triton"] = bench.time(
+        case,
+        "top-k: triton",
+        lambda: select_from(scores),
+        score_gb,
+    )
+    if fused is not None:
+        scores = in_triton(*chunk.scored)  # the sets of the pair that it stands for
+        pair = select_from(scores).sort().values
+        wrong = int((fused.sort().values != pair).any(1).sum())
+        bench.rows.append({"case": case, "name": "fused", "rows_unlike_pair": wrong})
+    positions = torch.randint(0, num_keys, (num_rows, TOPK), dtype=torch.int32, device=device)
+    bench.time(
+        case,
+        "  of it: slots looked up",
+        lambda: to_slots_(positions.clone(), chunk.page_table, chunk.requests),
+        positions.nbytes * 4 / 1e9,
+    )
+
+    if expected is not None:
+        sets = expected.sort().values
+        for name, slots in found.items():
+            if slots is not None:
+                wrong = int((slots.sort().values != sets).any(1).sum())
+                bench.rows.append({"case": case, "name": name, "rows_unlike_upstream": wrong})
+    result = torch.empty((num_rows, TOPK), dtype=torch.int32, device=device)
+    bench.time(
+        case,
+        "result filled, then copied",
+        lambda: result.fill_(-1).copy_(positions),
+        result.nbytes * 3 / 1e9,
+    )

@@ -1,0 +1,72 @@
+"""Rows of the table, each measured by CUDA events, until a deadline."""
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+
+FP8_TFLOPS, BF16_TFLOPS = 1979, 989  # dense, H200 datasheet
+
+
+class Bench:
+    """Rows of the table, measured until the deadline."""
+
+    def __init__(self, deadline: float, bandwidth_tb_s: float):
+        self.deadline = deadline
+        self.bandwidth = bandwidth_tb_s * 1e12
+        self.rows: list[dict] = []
+
+    def time(self, case: str, name: str, run: Callable, gbytes=0.0, tflop=0.0, peak=FP8_TFLOPS):
+        """Measure `run()`; returns what it returned, or None."""
+        row = {"case": case, "name": name, "median_ms": None, "gbytes": gbytes, "tflop": tflop}
+        self.rows.append(row)
+        if time.monotonic() > self.deadline:
+            row["skipped"] = "past the deadline"
+            return None
+        try:
+            result = run()
+            torch.cuda.synchronize()
+            times = sorted(self._once(run) for _ in range(9))
+        except Exception as error:  # one step that fails must not cost the lease its other numbers
+            row["skipped"] = " ".join(f"{type(error).__name__}: {error}".split())
+            print(self.line(row), file=sys.stderr, flush=True)
+            return None
+        floor = max(gbytes * 1e9 / self.bandwidth, tflop / peak) * 1e3
+        row.update(
+            median_ms=statistics.median(times), min_ms=times[0], max_ms=times[-1], floor_ms=floor
+        )
+        print(self.line(row), file=sys.stderr, flush=True)
+        return result
+
+    @staticmethod
+    def _once(run) -> float:
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        run()
+        end.record()
+        end.synchronize()
+        return begin.elapsed_time(end)
+
+    @staticmethod
+    def line(row: dict) -> str:
+        if row["median_ms"] is None:
+            return f"{row['case']:<22} {row['name']:<34} {row['skipped'][:60]}"
+        rate = ""
+        if row["tflop"]:
+            rate = f"{row['tflop'] / row['median_ms'] * 1e3:6.0f} TFLOP/s"
+        elif row["gbytes"]:
+            rate = f"{row['gbytes'] / row['median_ms']:6.2f} TB/s"
+        return (
+            f"{row['case']:<22} {row['name']:<34} {row['median_ms']:8.3f} ms "
+            f"({row['min_ms']:.3f}-{row['max_ms']:.3f})  floor {row['floor_ms']:6.3f}  {rate}"
+        )
+
+
+def copy_bandwidth(device) -> float:
+    """TB/s of a large copy, bytes read and written."""
+    source = torch.randint(0, 100, (1 << 30,), dtype=torch.int32, device=device)
+    target = torch.empty_like(source)
+    times = [Bench._once(lambda: target.copy_(source)) for _ in range(6)]
+    return 2 * source.nbytes / statistics.median(times[1:]) / 1e9
