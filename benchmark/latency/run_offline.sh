@@ -23,6 +23,7 @@
 #
 #   decode-fp8          305 s   1 start, 8 prompts 184 (at bf16's speed), 2 rounds of 3 arms 60
 #   decode-fp8-control  285 s   2 starts, 2 prompts 46, 3 rounds of 4 arms 120
+#   decode-streams      240 s   3 starts, 3 prompts of 64K, 9 visits
 #   servers             220 s   3 starts, without what their graphs add; 3 prompts of 64K, 3 visits
 set -euo pipefail
 site=$(cd "$1" && pwd)

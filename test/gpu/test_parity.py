@@ -1,6 +1,7 @@
 """The same numbers from every way to compute them on an NVIDIA GPU. Needs a Hopper GPU.
 
     fork = stock told `indexer_types`     equal, bit for bit: the same kernels in the same order
+    other streams in decode               equal, bit for bit: the same kernels in another order
     cold = cached = chunked               bf16 sums over blocks of other sizes: see SAME_MODEL
     engine = transformers in float32      bf16 weights' products, and index-K in fp8: see BF16
     counters = kernels in the profile     equal
@@ -74,10 +75,10 @@ def prompt(asked) -> list[int]:
     return asked[0]
 
 
-def serve(folder, pattern, *flags):
+def serve(folder, pattern, *flags, **variables):
     folder.mkdir(exist_ok=True)
     words = ["--model-path", str(bundled_model()), *FLAGS, "--index-cache-pattern", pattern]
-    return running(folder, *words, *flags, env=ENVIRONMENT)
+    return running(folder, *words, *flags, env={**ENVIRONMENT, **variables})
 
 
 def ask(server, ids, new_tokens=NEW_TOKENS, start=0):
@@ -148,6 +149,18 @@ def test_chunks_give_what_one_pass_gives(tmp_path, asked, answers):
     assert chunked["output_ids"][0] == answer
     ours, theirs = (logprobs(one)[: len(ids) - 1] for one in (chunked, answers[PATTERN]["cold"]))
     check_gap("chunked", ours, theirs, SAME_MODEL)
+
+
+@pytest.mark.parametrize("choice", ["indexer", "roles"])
+def test_other_streams_in_decode_graphs_change_no_number(tmp_path, prompt, answers, choice):
+    variables = {"SGLANG_IC_DECODE_STREAMS": choice}
+    with serve(tmp_path, PATTERN, "--chunked-prefill-size", "4096", **variables) as server:
+        found = ask(server, prompt)
+        again = ask(server, prompt, start=-1)  # replays the graphs once more
+    ours, theirs = answers[PATTERN]["cold"], answers[PATTERN]["cached"]
+    for one, other in ((found, ours), (again, theirs)):
+        assert one["output_ids"] == other["output_ids"]
+        assert torch.equal(logprobs(one), logprobs(other))
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)

@@ -15,6 +15,7 @@ deferred.py   scores that upstream asks for and hands on unread
 candidates.py    prefill of a candidate layer: approximate, for patterns with C only
 pages.py         its Triton kernels
 padding.py    sparse attention without padded queries
+streams.py    decode graphs: streams by the role of a layer
 slots.py      positions in a request become slots of the KV pool
 reference.py  what the kernels compute, in plain torch
 """

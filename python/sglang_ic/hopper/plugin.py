@@ -10,7 +10,13 @@ from __future__ import annotations
 import os
 
 from sglang_ic.candidates import switch
-from sglang_ic.hopper.switches import PREFILL_PADDING, PREFILL_SCORES, PREFILL_TOPK, Switches
+from sglang_ic.hopper.switches import (
+    DECODE_STREAMS,
+    PREFILL_PADDING,
+    PREFILL_SCORES,
+    PREFILL_TOPK,
+    Switches,
+)
 from sglang_ic.seams import Seam, attach, refuse
 
 _DSA = "sglang.srt.layers.attention.dsa."
@@ -67,7 +73,23 @@ def seams(switches: Switches) -> tuple[Seam, ...]:
                 seen_at=(_DSA + "dsa_indexer.resolve_fp8_mqa_logits_fn",),
             )
         )
-    return (*found, *(PADDING if switches.prefill_padding else ()))
+    if switches.prefill_padding is not None:
+        found += PADDING
+    if switches.decode_streams is not None:
+        found += _streams(switches.decode_streams)
+    return tuple(found)
+
+
+def _streams(choice: str) -> tuple[Seam, ...]:
+    prepare = {"indexer": "prepare_beside_the_indexer", "roles": "prepare_by_role"}[choice]
+    why = f"{DECODE_STREAMS}={choice} would leave decode as it is"
+    hooks = "sglang_ic.hopper.streams."
+    method = "forward_mla.DeepseekMLAForwardMixin.forward_absorb_prepare"
+    path = f"sglang.srt.models.deepseek_common.attention_forward_methods.{method}"
+    return (
+        Seam(path, "around", hooks + prepare, why),
+        Seam(_DSA + "dsa_indexer.Indexer.forward_cuda", "around", hooks + "indexer_beside", why),
+    )
 
 
 def register() -> None:
@@ -86,7 +108,7 @@ def register() -> None:
     from sglang.srt.utils import is_cuda
 
     if wanted and not is_cuda():
-        names = f"{PREFILL_TOPK}, {PREFILL_SCORES} and {PREFILL_PADDING}"
+        names = f"{PREFILL_TOPK}, {PREFILL_SCORES}, {PREFILL_PADDING} and {DECODE_STREAMS}"
         refuse(f"{names} need an NVIDIA GPU; unset them")
     if switch.setting() and is_cuda():  # the CPU path has its own
         wanted += (CANDIDATES,)

@@ -18,11 +18,14 @@ PREFILL_SCORES = "SGLANG_IC_PREFILL_SCORES"
 
 # overlap: heads that pad a query for flashmla_sparse are those of the next token, read in place.
 PREFILL_PADDING = "SGLANG_IC_PREFILL_PADDING"
+# indexer: in decode graphs it has a stream to itself. roles: and Shared layers have one in all.
+DECODE_STREAMS = "SGLANG_IC_DECODE_STREAMS"
 
 _CHOICES = {
     PREFILL_TOPK: ("ragged", "triton"),
     PREFILL_SCORES: ("triton", "fused"),
     PREFILL_PADDING: ("overlap",),
+    DECODE_STREAMS: ("indexer", "roles"),
 }
 
 
@@ -34,11 +37,13 @@ class Switches:
         prefill_topk: how prefill selects: "ragged" or "triton"; None with fused scores.
         prefill_scores: how prefill scores: "triton" or "fused".
         prefill_padding: how queries of few heads are padded: "overlap".
+        decode_streams: which streams a layer has in a decode graph: "indexer" or "roles".
     """
 
     prefill_topk: str | None = None
     prefill_scores: str | None = None
     prefill_padding: str | None = None
+    decode_streams: str | None = None
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> Switches:
@@ -52,7 +57,10 @@ class Switches:
             raise ValueError(
                 f"{PREFILL_TOPK}={topk}: {PREFILL_SCORES}=fused selects too; unset one of them"
             )
-        return cls(topk, scores, _choice(environment, PREFILL_PADDING))
+        padding, streams = (
+            _choice(environment, name) for name in (PREFILL_PADDING, DECODE_STREAMS)
+        )
+        return cls(topk, scores, padding, streams)
 
 
 def _choice(environment: Mapping[str, str], name: str) -> str | None:

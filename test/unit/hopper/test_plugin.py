@@ -8,14 +8,19 @@ import pytest
 
 from sglang_ic.candidates.switch import CANDIDATE_PAGES
 from sglang_ic.hopper import plugin
-from sglang_ic.hopper.switches import PREFILL_PADDING, PREFILL_SCORES, PREFILL_TOPK
+from sglang_ic.hopper.switches import (
+    DECODE_STREAMS,
+    PREFILL_PADDING,
+    PREFILL_SCORES,
+    PREFILL_TOPK,
+)
 
 pytest.importorskip("sglang.srt.plugins.hook_registry", exc_type=ImportError)
 
 
 @pytest.fixture(autouse=True)
 def _no_switches(monkeypatch):
-    for name in (PREFILL_TOPK, PREFILL_SCORES, PREFILL_PADDING, CANDIDATE_PAGES):
+    for name in (PREFILL_TOPK, PREFILL_SCORES, PREFILL_PADDING, DECODE_STREAMS, CANDIDATE_PAGES):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -77,10 +82,19 @@ def test_overlapping_queries_attach_where_they_are_made_and_where_they_are_read(
     assert attached == ["concat_with_room", "attend_without_copies"]
 
 
+@pytest.mark.parametrize(
+    "choice, prepare", [("indexer", "prepare_beside_the_indexer"), ("roles", "prepare_by_role")]
+)
+def test_streams_attach_to_the_layer_and_to_its_indexer(monkeypatch, attached, choice, prepare):
+    monkeypatch.setenv(DECODE_STREAMS, choice)
+    plugin.register()
+    assert attached == [prepare, "indexer_beside"]
+
+
 def test_a_switch_without_a_gpu_stops(monkeypatch, attached):
     monkeypatch.setenv(PREFILL_TOPK, "triton")
     monkeypatch.setattr("sglang.srt.utils.is_cuda", lambda: False)
-    with pytest.raises(SystemExit, match="SGLANG_IC_PREFILL_PADDING need an NVIDIA GPU"):
+    with pytest.raises(SystemExit, match="SGLANG_IC_DECODE_STREAMS need an NVIDIA GPU"):
         plugin.register()
 
 
@@ -97,9 +111,9 @@ from sglang_ic.hopper.switches import Switches
 from sglang_ic.seams import attach
 
 topk, scores = sys.argv[1:]
-wanted = plugin.seams(Switches(topk or None, scores, "overlap"))
+wanted = plugin.seams(Switches(topk or None, scores, "overlap", "roles"))
 wanted += (plugin.CANDIDATES,)
-assert len(wanted) == 5 and all(seam.problem() for seam in wanted)
+assert len(wanted) == 7 and all(seam.problem() for seam in wanted)
 attach(wanted, "a test")
 assert not any(seam.problem() for seam in wanted)
 

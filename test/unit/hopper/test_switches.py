@@ -2,7 +2,13 @@
 
 import pytest
 
-from sglang_ic.hopper.switches import PREFILL_PADDING, PREFILL_SCORES, PREFILL_TOPK, Switches
+from sglang_ic.hopper.switches import (
+    DECODE_STREAMS,
+    PREFILL_PADDING,
+    PREFILL_SCORES,
+    PREFILL_TOPK,
+    Switches,
+)
 
 
 @pytest.mark.parametrize("environment", [{}, {PREFILL_TOPK: ""}, {PREFILL_SCORES: " "}])
@@ -20,9 +26,10 @@ def test_scores_have_a_switch_of_their_own(name):
     assert Switches.read({PREFILL_SCORES: name}) == Switches(prefill_scores=name)
 
 
-def test_padding_has_a_switch_that_goes_with_all_others():
-    assert Switches.read({PREFILL_PADDING: "overlap", PREFILL_SCORES: "fused"}) == Switches(
-        prefill_scores="fused", prefill_padding="overlap"
+def test_padding_and_streams_have_switches_that_go_with_all_others():
+    given = {PREFILL_PADDING: "overlap", PREFILL_SCORES: "fused", DECODE_STREAMS: "roles"}
+    assert Switches.read(given) == Switches(
+        prefill_scores="fused", prefill_padding="overlap", decode_streams="roles"
     )
 
 
@@ -38,7 +45,7 @@ def test_fused_scores_refuse_a_topk_beside_them(name):
 @pytest.mark.parametrize(
     "name, value, accepted",
     [(PREFILL_TOPK, "fast", "ragged, triton"), (PREFILL_SCORES, "ragged", "triton, fused")]
-    + [(PREFILL_PADDING, "no", "overlap")],
+    + [(PREFILL_PADDING, "no", "overlap"), (DECODE_STREAMS, "two", "indexer, roles")],
 )
 def test_another_name_is_refused_in_one_line(name, value, accepted):
     with pytest.raises(ValueError) as refused:
