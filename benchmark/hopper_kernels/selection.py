@@ -16,6 +16,21 @@ def topk_steps(
     from sglang_ic.hopper.select import select
     from sglang_ic.hopper.slots import to_slots_
 
+    slot_of = chunk.page_table[0].long()
+    position_of = torch.empty_like(slot_of).scatter_(
+        0, slot_of, torch.arange(len(slot_of)).to(slot_of)
+    )
+
+    def unlike(slots, others):
+        """Rows that differ in what they select, and in the scores of what they select."""
+        chosen = [
+            scores.gather(1, position_of[one.long()]).sort().values for one in (slots, others)
+        ]
+        return {
+            "rows_unlike_upstream": int((slots.sort().values != others.sort().values).any(1).sum()),
+            "rows_of_other_scores": int((chosen[0] != chosen[1]).any(1).sum()),
+        }
+
     case, score_gb, device = chunk.name, chunk.pairs * 4 / 1e9, chunk.q.device
     num_rows, num_keys = len(chunk.q), len(chunk.keys[0])
 
@@ -73,11 +88,6 @@ def topk_steps(
         lambda: select_from(scores),
         score_gb,
     )
-    if fused is not None:
-        scores = in_triton(*chunk.scored)  # the sets of the pair that it stands for
-        pair = select_from(scores).sort().values
-        wrong = int((fused.sort().values != pair).any(1).sum())
-        bench.rows.append({"case": case, "name": "fused", "rows_unlike_pair": wrong})
     positions = torch.randint(0, num_keys, (num_rows, TOPK), dtype=torch.int32, device=device)
     bench.time(
         case,
@@ -87,11 +97,14 @@ def topk_steps(
     )
 
     if expected is not None:
-        sets = expected.sort().values
         for name, slots in found.items():
             if slots is not None:
-                wrong = int((slots.sort().values != sets).any(1).sum())
-                bench.rows.append({"case": case, "name": name, "rows_unlike_upstream": wrong})
+                bench.rows.append({"case": case, "name": name, **unlike(slots, expected)})
+    if fused is not None:
+        scores = in_triton(*chunk.scored)  # the sets of the pair that it stands for
+        pair = select_from(scores).sort().values
+        wrong = int((fused.sort().values != pair).any(1).sum())
+        bench.rows.append({"case": case, "name": "fused", "rows_unlike_pair": wrong})
     result = torch.empty((num_rows, TOPK), dtype=torch.int32, device=device)
     bench.time(
         case,
