@@ -41,7 +41,7 @@ def main() -> None:
     bench = Bench(began + args.deadline, bandwidth)
     for batch in map(int, args.batches.split(",")):
         decode(bench, batch, args.decode_keys, args.heads, device)
-    attention(bench, args.rows, ATTENTION_KEYS, args.heads, device)
+    attention(bench, args.rows, ATTENTION_KEYS, device)
     torch.cuda.empty_cache()
     for num_keys in map(int, args.keys.split(",")):
         chunk = Chunk.make(args.rows, num_keys, args.heads, device)

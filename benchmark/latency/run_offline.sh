@@ -41,14 +41,15 @@ if [ ! -f "$work/.done" ]; then
     touch "$work/.done"
 fi
 # A command that is killed copies nothing, so the journal lies beside the site and goes on from there.
-kept=journals/$(basename "$output")
+kept=$(basename "$output")
 mkdir -p "$work/journals" "$(dirname "$output")"
-cd "$work"   # so that the commands in the results name files within it
+# So that the commands in the results name files within it; not beside sglang, which stock would find.
+cd "$work/journals"
 copy() {
     for suffix in jsonl json md png; do
         if [ -f "$kept.$suffix" ]; then cp "$kept.$suffix" "$output.$suffix"; fi
     done
-    if [ -d "$kept" ]; then tail -n 60 "$kept"/*.log | cut -c1-400 > "$output.log"; fi
+    if [ -d "$kept" ]; then (tail -n 60 "$kept"/*.log | cut -c1-400) > "$output.log" || true; fi
 }
 trap copy EXIT
 PYTHONPATH="$work:$root/python:$site" python3 -m sglang_ic.latency "$plan" --part "$part" \

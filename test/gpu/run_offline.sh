@@ -2,7 +2,7 @@
 # Run test/gpu on a GPU machine without a network: an unpatched SGLang lies unpacked in $1.
 # Usage, in the root of a checkout: bash test/gpu/run_offline.sh /path/to/site [pytest arguments]
 set -euo pipefail
-site=$1
+site=$(cd "$1" && pwd)
 shift
 root=$(cd "$(dirname "$0")/../.." && pwd)
 work=$(mktemp -d)

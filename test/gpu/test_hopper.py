@@ -257,7 +257,7 @@ def test_overlapping_queries_give_padded_ones_output_bit_for_bit(num_heads, num_
     padded = q_all.new_zeros(num_tokens, 64, 576)
     padded[:, :num_heads] = q_all
     expected, _, _ = interface.flash_mla_sparse_fwd(padded, kv, selected, 0.04, d_v=512)
-    wide = padding.overlapping(q_all, 64)
+    wide = padding.overlapping(q_all)
     assert wide.stride() == (num_heads * 576, 576, 1)
     for _ in range(RUNS):
         found, _, _ = interface.flash_mla_sparse_fwd(wide, kv, selected, 0.04, d_v=512)

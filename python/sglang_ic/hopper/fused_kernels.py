@@ -76,15 +76,17 @@ def keep_kernel(
     offset = lane - _each_key(start, BLOCK_K, BLOCK_Q)
     lists = kept + block.to(tl.int64) * (BLOCK_Q * LEVELS * BLOCK_K)
     list_of_lane = (query * BLOCK_K + lane) * LEVELS
+    everything = bound == -float("inf")
     count = tl.zeros((BLOCK_K * BLOCK_Q,), tl.int32)
     for begin in tl.range(first, last, BLOCK_K, num_stages=STAGES):
         tile = score_keys(
             k, k_scale, begin, last, queries, weight, H, D, BLOCK_Q, BLOCK_K, BY_DESCRIPTOR
         )
         score = _as_stored(tile, BLOCK_K, BLOCK_Q)
-        # Before the window it wraps to more than any length. NaN is below no bound.
+        # Before the window it wraps to more than any length. NaN reaches no bound: it must not
+        # count as proof that numbers did.
         position = (begin + offset).to(tl.uint32)
-        passes = (position < window) & ~(score < bound)
+        passes = (position < window) & ((score >= bound) | everything)
         entry = (score.to(tl.uint32, bitcast=True).to(tl.uint64) << 32) | position.to(tl.uint64)
         tl.store(lists + (list_of_lane + count), entry, mask=passes & (count < LEVELS))
         count += passes.to(tl.int32)

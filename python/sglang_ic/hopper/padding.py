@@ -15,6 +15,8 @@ together from their two parts anyway.
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 import triton
 import triton.language as tl
@@ -23,7 +25,7 @@ LATENT, ROPE = 512, 64  # of a query: the absorbed part and the rotated one
 PADDED_HEADS = 64  # that FlashMLA takes on Hopper
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows", "num_all_rows"])
 def concat_kernel(
     nope,  # [T, H, LATENT]
     nope_stride_t,
@@ -80,19 +82,24 @@ def with_room(q_nope: torch.Tensor, q_rope: torch.Tensor) -> torch.Tensor:
     return rows[:num_rows].view(num_tokens, num_heads, LATENT + ROPE)
 
 
-def overlapping(q_all: torch.Tensor, padded_heads: int) -> torch.Tensor | None:
-    """[T, padded_heads, D] view: every token's heads, and those that follow them in memory.
+def overlapping(q_all: torch.Tensor) -> torch.Tensor | None:
+    """[T, 64, D] view: every token's heads, and those that follow them in memory.
 
     None if there is no room behind the last token, or nothing to pad.
     """
     num_tokens, num_heads, width = q_all.shape
-    missing = padded_heads - num_heads
-    if missing <= 0 or padded_heads % num_heads or not num_tokens or not q_all.is_contiguous():
+    missing = PADDED_HEADS - num_heads
+    if missing <= 0 or PADDED_HEADS % num_heads or not num_tokens or not q_all.is_contiguous():
         return None
     end = q_all.storage_offset() + q_all.numel() + missing * width
     if end * q_all.element_size() > q_all.untyped_storage().nbytes():
         return None
-    return q_all.as_strided((num_tokens, padded_heads, width), (num_heads * width, width, 1))
+    return q_all.as_strided((num_tokens, PADDED_HEADS, width), (num_heads * width, width, 1))
+
+
+@cache
+def _is_hopper(device: torch.device) -> bool:
+    return torch.cuda.get_device_capability(device)[0] == 9
 
 
 def concat_with_room(original, q_nope, q_rope):
@@ -100,6 +107,7 @@ def concat_with_room(original, q_nope, q_rope):
     num_heads = q_nope.shape[1] if q_nope.dim() == 3 else PADDED_HEADS
     if (
         not q_nope.is_cuda
+        or not _is_hopper(q_nope.device)
         or not 0 < num_heads < PADDED_HEADS
         or (q_nope.shape[-1], q_rope.shape[-1]) != (LATENT, ROPE)
         or q_rope.shape[:2] != q_nope.shape[:2]
@@ -112,8 +120,9 @@ def concat_with_room(original, q_nope, q_rope):
 def attend_without_copies(original, backend, q_all, *args, attn_sink=None, **kwargs):
     """In place of upstream's `_forward_flashmla_sparse`; calls it with heads to its liking."""
     wide = None
-    if attn_sink is None:  # a sink is of a head, and would have to be padded
-        wide = overlapping(q_all, 128 if backend.device_sm_major >= 10 else PADDED_HEADS)
+    # A sink is of a head, and would have to be padded; other GPUs pad to other numbers.
+    if attn_sink is None and backend.device_sm_major == 9:
+        wide = overlapping(q_all)
     if wide is None:
         return original(backend, q_all, *args, attn_sink=attn_sink, **kwargs)
     return original(backend, wide, *args, **kwargs)[:, : q_all.shape[1]]

@@ -2,7 +2,8 @@
 
 Does nothing unless an environment variable names a replacement (see ``switches``) or allows
 candidate layers (see ``sglang_ic.candidates.switch``), so a server that was not told otherwise runs
-upstream's indexer. The replacements work on the patched SGLang and on upstream's own.
+upstream's indexer. All but the streams, which go by role, work on the patched SGLang and on
+upstream's own.
 """
 
 from __future__ import annotations
@@ -92,6 +93,12 @@ def _streams(choice: str) -> tuple[Seam, ...]:
     )
 
 
+def _is_patched() -> bool:
+    from sglang.srt.model_executor.forward_batch_info import ForwardBatch
+
+    return "index_cache" in ForwardBatch.__dataclass_fields__
+
+
 def register() -> None:
     """Attach the replacements that the environment names, if any.
 
@@ -100,7 +107,8 @@ def register() -> None:
             is not ours afterwards.
     """
     try:
-        wanted = seams(Switches.read(os.environ))
+        switches = Switches.read(os.environ)
+        wanted = seams(switches)
     except ValueError as error:
         refuse(str(error))
     if not wanted and not switch.setting():
@@ -110,6 +118,8 @@ def register() -> None:
     if wanted and not is_cuda():
         names = f"{PREFILL_TOPK}, {PREFILL_SCORES}, {PREFILL_PADDING} and {DECODE_STREAMS}"
         refuse(f"{names} need an NVIDIA GPU; unset them")
+    if switches.decode_streams is not None and not _is_patched():
+        refuse(f"{DECODE_STREAMS} needs the patched SGLang: run python -m sglang_ic.fork")
     if switch.setting() and is_cuda():  # the CPU path has its own
         wanted += (CANDIDATES,)
     if wanted:

@@ -67,12 +67,16 @@ def indexer_beside(original, indexer, *args, **kwargs):
 
 def _runs_indexer(attention, batch) -> bool | None:
     """The layer's role in this decode graph; None for whatever is left to upstream."""
+    from sglang.srt.layers.attention.dsa.dsa_prefill_cuda_graph import (
+        _is_in_piecewise_or_breakable_cuda_graph,
+    )
     from sglang.srt.model_executor.runner import get_is_capture_mode
 
     state = getattr(batch, "index_cache", None)
     if state is None or attention.is_nextn or not get_is_capture_mode():
         return None
-    if not batch.forward_mode.is_decode():
+    # A breakable graph follows forks of its own stream only.
+    if not batch.forward_mode.is_decode() or _is_in_piecewise_or_breakable_cuda_graph():
         return None
     return state.pattern.runs_indexer(attention.layer_id)
 

@@ -36,7 +36,7 @@ def profiles(document: dict[str, Any]) -> list[str]:
 def _profiled(one: dict[str, Any]) -> str:
     """What ran under the profiler."""
     context = int(one["row"].split()[-1])
-    if "num_new_tokens" in one:
+    if one["row"].startswith("profile decode"):
         return f"{one['num_new_tokens']} decode steps behind {context:,} tokens."
     num_prefilled = one["num_prefilled_tokens"]
     return f"The last {num_prefilled:,} of {context:,} prompt tokens, the others in the cache."

@@ -106,6 +106,7 @@ def environment(
             found["PYTHONPATH"] = os.pathsep.join(
                 [str(Path(stock.site).resolve()), str(CHECKOUT / "python")]
             )
+            found["PYTHONSAFEPATH"] = "1"  # not the sglang of the folder that this runs in
     return found
 
 

@@ -64,7 +64,8 @@ class Run:
 
     def measure(self, budget: Budget, say: Callable[[str], None]) -> int:
         """All visits that are open; the number of those left when the time is up."""
-        waiting = open_visits(self.part, self.journal.done(self.part.name))
+        done = self.journal.done(self.part.name)
+        waiting = open_visits(self.part, done)
         if not waiting:
             return 0
         self._note_run()
@@ -79,6 +80,8 @@ class Run:
             where = dict(run=self.id, part=self.part.name, arm=visit.arm.name, round=visit.round)
             try:
                 for row in measure(self.plan, visit, target):
+                    if (row["row"], visit.arm.name, visit.round) in done:
+                        continue  # of a visit that was ended in the middle
                     event = row.pop("event")
                     self.journal.add(event, **where, **row)
                     say(f"[{number + 1}/{len(waiting)}] {_told(visit, row)}")

@@ -16,6 +16,7 @@ from typing import Any
 
 from sglang_ic.latency.alone import alone_us
 
+NAME_LENGTH = 160
 KERNEL_KINDS = ("kernel", "gpu_memcpy", "gpu_memset")
 REST = "rest"
 # Kernels of sglang_ic.hopper, by their whole names.
@@ -92,7 +93,7 @@ class Kernels:
         names = sorted(self.total_us, key=lambda name: -self.total_us[name])[:num]
         return [
             {
-                "name": name[:160],
+                "name": name[:NAME_LENGTH],
                 "category": category(name),
                 "num": self.counts[name],
                 "total_ms": self.total_us[name] / 1e3,
@@ -123,7 +124,7 @@ def refiled(
     found = dict(category_ms)
     for one in longest:
         now = category(one["name"])
-        if now not in (one["category"], REST):  # a name that was cut may have lost its word
+        if now != one["category"] and len(one["name"]) < NAME_LENGTH:  # not cut before its word
             found[one["category"]] -= one["total_ms"]
             found[now] += one["total_ms"]
     return found

@@ -50,6 +50,11 @@ CASES = {
         {"AIM": 3584, "CAPACITY": 8192, "STEP": 32, "SAMPLES": 8192},
         4,
     ),
+    "bound, short": (
+        sampling.bound_kernel,
+        {"AIM": 3584, "CAPACITY": 8192, "STEP": 32, "SAMPLES": 4096},
+        1,
+    ),
     "keep": (fused_kernels.keep_kernel, {**SCORED, "LEVELS": 128}, 4),
     "keep described": (fused_kernels.keep_kernel, {**DESCRIBED, "LEVELS": 128}, 4),
     "choose_kept": (

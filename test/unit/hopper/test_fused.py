@@ -236,7 +236,17 @@ def test_only_rows_that_prove_it_pass(interpreted, bound):
     inputs = random_inputs(len(starts), KEYS)
     bounds = torch.full((len(starts),), bound)
     failed, _ = failed_rows(interpreted, inputs, starts, lengths, bounds)
-    assert torch.equal(failed, lengths > (0 if bound == INF else CAPACITY))
+    assert torch.equal(failed, lengths > (CAPACITY if bound == -INF else 0))
+
+
+def test_what_is_no_number_is_no_proof(interpreted):
+    """A bound that one number too few reaches, and scores that are NaN: not kept, so not chosen."""
+    scores = torch.arange(KEYS).float()
+    scores[::3] = NAN
+    inputs, (starts, lengths) = inputs_that_score(scores, 8), whole_windows(8)
+    bound = scores.nan_to_num(-INF).topk(TOPK - 1).values[-1]
+    failed, counts = failed_rows(interpreted, inputs, starts, lengths, bound.expand(8).contiguous())
+    assert failed.all() and (counts.sum(1) == TOPK - 1).all()
 
 
 def test_rows_in_blocks_select_the_same(interpreted):

@@ -24,7 +24,7 @@ def test_queries_are_put_together_with_zeros_behind_them(interpreted, num_heads,
     nope, rope = parts(num_heads, num_tokens)
     found = interpreted("with_room", nope, rope)
     assert torch.equal(found, torch.cat([nope, rope], dim=-1)) and found.is_contiguous()
-    wide = padding.overlapping(found, 64)
+    wide = padding.overlapping(found)
     assert wide.shape == (num_tokens, 64, WIDTH) and wide.data_ptr() == found.data_ptr()
     assert torch.equal(wide[:, :num_heads], found)
     assert not wide[-1, num_heads:].any()
@@ -48,11 +48,7 @@ def with_room(num_heads=HEADS):
     ],
 )
 def test_other_queries_are_left_to_upstream(queries):
-    assert padding.overlapping(queries, 64) is None
-
-
-def test_room_for_64_heads_is_none_for_128():
-    assert padding.overlapping(with_room(), 128) is None
+    assert padding.overlapping(queries) is None
 
 
 def attention(num_heads_wanted=64):

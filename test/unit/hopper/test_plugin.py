@@ -91,6 +91,13 @@ def test_streams_attach_to_the_layer_and_to_its_indexer(monkeypatch, attached, c
     assert attached == [prepare, "indexer_beside"]
 
 
+def test_streams_need_roles_and_so_the_patched_sglang(monkeypatch, attached):
+    monkeypatch.setenv(DECODE_STREAMS, "roles")
+    monkeypatch.setattr(plugin, "_is_patched", lambda: False)
+    with pytest.raises(SystemExit, match="SGLANG_IC_DECODE_STREAMS needs the patched SGLang"):
+        plugin.register()
+
+
 def test_a_switch_without_a_gpu_stops(monkeypatch, attached):
     monkeypatch.setenv(PREFILL_TOPK, "triton")
     monkeypatch.setattr("sglang.srt.utils.is_cuda", lambda: False)

@@ -92,6 +92,7 @@ def test_upstream_in_a_folder_gets_its_own_path_and_no_plugin():
         found["PYTHONPATH"].split(":")[0] == str(Path("site").absolute())
         and found["SGLANG_PLUGINS"] == "none"
     )
+    assert found["PYTHONSAFEPATH"] == "1"
     assert in_scheduler.PATTERNS_VARIABLE not in found
 
 

@@ -76,7 +76,7 @@ def test_every_kernel_of_ours_is_known():
     """A kernel in `rest` would make what it replaces look cheaper than it is."""
     folder = Path(trace.__file__).parents[1] / "hopper"
     text = "".join(path.read_text() for path in folder.glob("*.py"))
-    assert set(re.findall(r"@triton\.jit\ndef (\w+_kernel)\(", text)) == set(trace.OURS)
+    assert set(re.findall(r"@triton\.jit(?:\(.*\))?\ndef (\w+_kernel)\(", text)) == set(trace.OURS)
 
 
 def test_kernels_that_were_filed_elsewhere_move_to_their_category():
@@ -84,7 +84,7 @@ def test_kernels_that_were_filed_elsewhere_move_to_their_category():
     longest = [
         {"name": "flashinfer::norm::RMSNormKernel", "category": "sparse attention", "total_ms": 4},
         {"name": "flash::sparse_attn_fwd", "category": "sparse attention", "total_ms": 5},
-        {"name": "void a_name_that_was_cut", "category": "MoE", "total_ms": 6},
+        {"name": "void a_name_that_was_cut".ljust(160, "_"), "category": "MoE", "total_ms": 6},
     ]
     found = trace.refiled(times, longest)
     assert (found["norm"], found["sparse attention"], found["MoE"]) == (14, 6, 10)
