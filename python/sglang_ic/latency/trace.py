@@ -113,6 +113,10 @@ def category(name: str) -> str:
     return REST
 
 
+def _precedes(one: str, other: str) -> bool:
+    return NAMES.index(one) < NAMES.index(other)
+
+
 def refiled(
     category_ms: Mapping[str, float], longest: Sequence[Mapping[str, Any]]
 ) -> dict[str, float]:
@@ -124,7 +128,9 @@ def refiled(
     found = dict(category_ms)
     for one in longest:
         now = category(one["name"])
-        if now != one["category"] and len(one["name"]) < NAME_LENGTH:  # not cut before its word
+        # A name that was cut may have lost the word that decided, and keeps then what it was.
+        is_whole = len(one["name"]) < NAME_LENGTH
+        if now != one["category"] and (is_whole or _precedes(now, one["category"])):
             found[one["category"]] -= one["total_ms"]
             found[now] += one["total_ms"]
     return found
