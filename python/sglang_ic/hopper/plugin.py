@@ -13,6 +13,7 @@ import os
 from sglang_ic.candidates import switch
 from sglang_ic.hopper.switches import (
     DECODE_STREAMS,
+    NAMES,
     PREFILL_PADDING,
     PREFILL_SCORES,
     PREFILL_TOPK,
@@ -116,8 +117,7 @@ def register() -> None:
     from sglang.srt.utils import is_cuda
 
     if wanted and not is_cuda():
-        names = f"{PREFILL_TOPK}, {PREFILL_SCORES}, {PREFILL_PADDING} and {DECODE_STREAMS}"
-        refuse(f"{names} need an NVIDIA GPU; unset them")
+        refuse(f"{', '.join(NAMES)} need an NVIDIA GPU; unset them")
     if switches.decode_streams is not None and not _is_patched():
         refuse(f"{DECODE_STREAMS} needs the patched SGLang: run python -m sglang_ic.fork")
     if switch.setting() and is_cuda():  # the CPU path has its own

@@ -27,6 +27,7 @@ _CHOICES = {
     PREFILL_PADDING: ("overlap",),
     DECODE_STREAMS: ("indexer", "roles"),
 }
+NAMES = tuple(_CHOICES)
 
 
 @dataclass(frozen=True)

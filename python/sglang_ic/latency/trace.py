@@ -168,8 +168,8 @@ def read(path: Path) -> Kernels:
     return kernels(json.loads(data))
 
 
-def launches_per_run(found: Kernels, indexer_run: int) -> float | None:
-    """Scoring kernels for each indexer layer-pass that the server counted; None if it ran none.
+def launches_per_run(found: Kernels, indexer_run: int | None) -> float | None:
+    """Scoring kernels for each indexer layer-pass that the server counted; None if it told of none.
 
     A pass launches one, or one for every block of a long prefill, the same number in each layer:
     so a fraction says that the counter, or the pattern that runs, is not what the server tells.

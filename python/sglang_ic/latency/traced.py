@@ -65,7 +65,7 @@ def profiled(found: Traced) -> dict[str, Any]:
         "num_mqa_logits": found.kernels.launches("mqa_logits"),
         "indexer_run": found.run,
         "indexer_skipped": found.skipped,
-        "launches_per_run": found.run and trace.launches_per_run(found.kernels, found.run) or None,
+        "launches_per_run": trace.launches_per_run(found.kernels, found.run),
         "longest": found.kernels.longest(NUM_LONGEST),
     }
 

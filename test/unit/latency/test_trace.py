@@ -101,6 +101,9 @@ def test_scoring_kernels_against_the_counter():
     assert trace.launches_per_run(found, 3) == 2
     assert trace.launches_per_run(found, 4) == 1.5  # the counter and the trace disagree
     assert trace.launches_per_run(found, 0) is None
+    assert trace.launches_per_run(found, None) is None  # stock counts none
+    nothing = trace.Kernels({"norm": 1}, {"norm": 1.0}, {}, 1.0)
+    assert trace.launches_per_run(nothing, 94) == 0  # a counter without a kernel must show
 
 
 def test_longest_kernels_come_first():
