@@ -68,34 +68,6 @@ def request_table():
     return table, int32([row % 2 for row in range(64)])
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_select_is_the_reference_every_time(kind):
-    from sglang_ic.hopper.select import select
-
-    scores, (starts, lengths) = scores_of(kind), windows()
-    page_table, requests = request_table()
-    positions = reference.select_positions(scores, starts, lengths, TOPK).cuda()
-    expected = reference.to_slots(positions, page_table, requests)
-    first = select(scores, starts, lengths, TOPK, page_table, requests)
-    assert torch.equal(first.sort().values, expected.sort().values)
-    assert torch.equal((first == -1).int().argmax(1), (expected == -1).int().argmax(1))
-    for _ in range(RUNS):  # the order too
-        assert torch.equal(select(scores, starts, lengths, TOPK, page_table, requests), first)
-    without_table = select(scores, starts, lengths, TOPK)
-    assert torch.equal(without_table.sort().values, positions.sort().values)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_select_needs_no_second_guess_to_be_exact(kind):
-    from sglang_ic.hopper.select import select
-
-    scores, (starts, lengths) = scores_of(kind), windows()
-    expected = reference.select_positions(scores, starts, lengths, TOPK).cuda()
-    for tries in (0, 1):
-        got = select(scores, starts, lengths, TOPK, tries=tries)
-        assert torch.equal(got.sort().values, expected.sort().values)
-
-
 @pytest.mark.parametrize("kind", DISTINCT)
 def test_ragged_selects_the_same_sets_every_time(kind):
     pytest.importorskip("sglang.kernels.ops.attention.dsv4.topk")
@@ -155,22 +127,22 @@ def inputs_that_score(scores):
     return q, k, scores.contiguous(), weights
 
 
-def the_pair(inputs, starts, lengths, page_table, requests):
+def in_two_steps(inputs, starts, lengths, page_table, requests):
     from sglang_ic.hopper.scoring import score
-    from sglang_ic.hopper.select import select
 
     scores = score(*inputs, starts, starts + lengths)
-    return select(scores, starts, lengths, TOPK, page_table, requests)
+    positions = reference.select_positions(scores, starts, lengths, TOPK).cuda()
+    return reference.to_slots(positions, page_table, requests)
 
 
-@pytest.mark.parametrize("num_heads", [32, 64])
-def test_fused_is_the_pair_every_time(num_heads):
+@pytest.mark.parametrize("num_heads", [16, 32, 64])
+def test_fused_is_scores_and_then_topk_every_time(num_heads):
     """Scores computed alike: the same sets, also where rounding decides."""
     from sglang_ic.hopper.fused import score_and_select
 
     inputs = indexer_inputs(64, WIDTH, num_heads)
     windows, table = windows_of_two_requests(), request_table()
-    expected = the_pair(inputs, *windows, *table).sort().values
+    expected = in_two_steps(inputs, *windows, *table).sort().values
     first = score_and_select(*inputs, *windows, TOPK, *table)
     assert torch.equal(first.sort().values, expected)
     for _ in range(RUNS):  # the order too
@@ -195,19 +167,33 @@ def test_fused_needs_no_rescue_for_ordinary_scores():
     numbers = {"step": sizes.step, "aim": sizes.aim, "capacity": sizes.lanes * sizes.levels}
     samples = sampling.gather_samples(k, k_scale, sizes.step)
     bounds = sampling.sample_bounds(q, samples, weights, starts, ends, **numbers)
-    kept, counts = fused.keep(q, k, k_scale, weights, starts, ends, bounds, sizes)
+    kept = fused.keep(q, k, k_scale, weights, starts, ends, bounds, sizes)
     selected = starts.new_empty((64, TOPK))
-    assert not fused.choose(kept, counts, bounds, starts, ends, None, None, selected).any()
+    assert not fused.choose(*kept, bounds, starts, ends, None, None, selected).any()
 
 
-@pytest.mark.parametrize("num_keys", [1, 13, WIDTH])
-def test_keys_through_a_descriptor_give_the_same_scores(num_keys):
+@pytest.mark.parametrize("num_heads", [16, 32, 64])
+@pytest.mark.parametrize("num_rows", [1, 37, 64])
+def test_what_is_kept_are_the_scores_that_reach_the_bound(num_heads, num_rows):
+    """Bit for bit those that are written, in the same lists and order."""
+    from sglang_ic.hopper import fused
     from sglang_ic.hopper.scoring import score
 
-    inputs = indexer_inputs(16, num_keys)
-    starts, ends = int32([0] * 16), int32([num_keys] * 16)
-    expected = score(*inputs, starts, ends)
-    assert torch.equal(score(*inputs, starts, ends, by_descriptor=True), expected)
+    q, k, k_scale, weights = indexer_inputs(num_rows, WIDTH, num_heads)
+    starts, lengths = (each[-num_rows:].contiguous() for each in windows_of_two_requests())
+    ends = starts + lengths
+    scores = score(q, k, k_scale, weights, starts, ends)
+    bounds = scores[:, :5000].sort().values[:, 4000].nan_to_num(0).contiguous()
+    bounds[0], bounds[-1] = INF, -INF
+    sizes = fused.Sizes.of(TOPK, num_heads)
+    found = fused.keep(q, k, k_scale, weights, starts, ends, bounds, sizes)
+    tile = {"block_q": sizes.block_q, "lanes": sizes.lanes, "levels": sizes.levels}
+    expected = reference.keep(scores, starts, ends, bounds, **tile)
+    counts = found[2].cpu()
+    assert torch.equal(counts, expected[2])
+    held = torch.arange(sizes.levels)[:, None] < counts[:, None, :]
+    for got, want in zip(found[:2], expected[:2], strict=True):
+        assert torch.equal(got.cpu()[held], want[held])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -264,16 +250,15 @@ def test_overlapping_queries_give_padded_ones_output_bit_for_bit(num_heads, num_
         assert torch.equal(found[:, :num_heads], expected[:, :num_heads])
 
 
-@pytest.mark.parametrize("choice", ["ragged", "triton"])
-def test_a_replaced_call_does_not_wait_for_the_gpu(choice):
-    select_slots = {"ragged": hooks._ragged_slots, "triton": hooks._triton_slots}[choice]
+def test_a_replaced_call_does_not_wait_for_the_gpu():
+    pytest.importorskip("sglang.kernels.ops.attention.dsv4.topk")
     scores, rows = scores_of("random"), hooks.Rows(*windows(), request_table()[1])
     page_table, _ = request_table()
-    select_slots(scores, TOPK, rows, page_table)  # compiles
+    hooks._ragged_slots(scores, TOPK, rows, page_table)  # compiles
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        select_slots(scores, TOPK, rows, page_table)
+        hooks._ragged_slots(scores, TOPK, rows, page_table)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
@@ -281,6 +266,8 @@ def test_a_replaced_call_does_not_wait_for_the_gpu(choice):
 @pytest.mark.parametrize("num_heads", [32, 64])
 def test_scores_are_deep_gemms_up_to_rounding_every_time(num_heads):
     deep_gemm = pytest.importorskip("deep_gemm")
+    from sglang_ic.hopper.scoring import score
+
     num_rows, num_keys = 301, 5003
     q = random(num_rows, num_heads, 128).to(torch.float8_e4m3fn)
     k = random(num_keys, 128).to(torch.float8_e4m3fn)
@@ -290,11 +277,11 @@ def test_scores_are_deep_gemms_up_to_rounding_every_time(num_heads):
     ends = int32([*range(1851, 2001), *range(4853, 5004)])
     keys = (k, k_scale)
     upstream = deep_gemm.fp8_mqa_logits(q, keys, weights, starts, ends, clean_logits=False)
-    first = hooks._mqa_logits(q, keys, weights, starts, ends)
+    first = score(q, *keys, weights, starts, ends)
     column = torch.arange(num_keys, device="cuda")
     inside = (column >= starts[:, None]) & (column < ends[:, None])
     difference = (first - upstream)[inside].norm() / upstream[inside].norm()
     assert difference < 1e-5
     for _ in range(RUNS):
-        again = hooks._mqa_logits(q, keys, weights, starts, ends)
+        again = score(q, *keys, weights, starts, ends)
         assert torch.equal(again[inside], first[inside])

@@ -3,14 +3,13 @@
 switches.py   which replacement was asked for: none, unless an environment variable names one
 plugin.py     the SGLang plugin: attaches it, or stops the server
 hooks.py      what runs in place of upstream's method, and for which calls
-select.py     an exact top-k of our own: sizes, row blocks, launches
-collecting.py    Triton: the scores of a row that can be in its top-k
-choosing.py      Triton: the top-k among them, or in a whole row
-ordering.py      Triton: scores as keys that sort
-scoring.py    scores of our own
 fused.py      scores and top-k in one pass over the keys: sizes, row blocks, launches
 sampling.py      the bounds that it starts from
-fused_kernels.py Triton: score and keep, choose, and rescue
+keeping.py       Gluon: the scores of a row that can be in its top-k
+choosing.py      Triton: the top-k among them, or in a whole row
+rescuing.py      Triton: rows for which that is not proven
+scoring.py       Triton: scores, written
+ordering.py      Triton: scores as keys that sort
 deferred.py   scores that upstream asks for and hands on unread
 candidates.py    prefill of a candidate layer: approximate, for patterns with C only
 pages.py         its Triton kernels

@@ -3,7 +3,7 @@
 Equal scores at the last place: lowest position. The order of what is written follows from that of
 what is read.
 
-# R = rows, C = columns; A x B = what is kept of a row, as it lies in memory
+# R = rows (query tokens), LANES x LEVELS = lists of what is kept of a row, and places in a list
 """
 
 import triton
@@ -13,59 +13,125 @@ from sglang_ic.hopper.ordering import kth_largest, near_kth_largest, number, ord
 
 
 @triton.jit
-def _places(taken, A: tl.constexpr, B: tl.constexpr):
-    """[A, B] int32: how many are taken before each, in an order of runs of 32 columns.
+def choose_kept_kernel(
+    scores,  # [R, LEVELS, LANES] float32, from keep_kernel
+    positions,  # [R, LEVELS, LANES] int32, in the window
+    counts,  # [R, LANES] int32
+    bounds,  # [R] float32
+    starts,  # [R] int32
+    ends,  # [R] int32
+    page_table,  # [B, L] int32: slot of each position; not read without HAS_TABLE
+    table_stride,
+    requests,  # [R] int32, row of the page table
+    selected,  # [R, TOPK] int32 out: slots (or positions); -1 pads on the right
+    selected_stride,
+    failed,  # [R] int32 out: 1 where the count proves nothing, and nothing is selected
+    TOPK: tl.constexpr,
+    TOPK_POWER: tl.constexpr,
+    LANES: tl.constexpr,
+    LEVELS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    HAS_TABLE: tl.constexpr,
+):
+    """Find the exact top-k of each row among what was kept, if that is sure to hold it.
 
-    A warp holds a run, so neighbours write to neighbours. Four rows are summed in one number.
+    Loads are of whole levels, up to the last in use, so they can be of four numbers at once. Only
+    the scores stay in registers, and only until the last of the top-k is known: four rows share a
+    multiprocessor.
     """
-    RUN: tl.constexpr = 32 if B > 32 else B
-    shift = (tl.arange(0, 4) * 8)[:, None, None]
-    taken = taken.to(tl.int32)
-    several = tl.reshape(taken, (4, A // 4, B // RUN, RUN)) << shift[:, :, :, None]
-    packed = tl.sum(several, 0)
-    totals = (tl.sum(packed, 2)[None, :, :] >> shift) & 0xFF
-    totals = tl.reshape(totals, (A * (B // RUN),))
-    before = tl.reshape(tl.cumsum(totals, 0) - totals, (4, A // 4, B // RUN, 1))
-    within = (tl.cumsum(packed, 2)[None, :, :, :] >> shift[:, :, :, None]) & 0xFF
-    return tl.reshape(before + within, (A, B)) - taken
+    row = tl.program_id(0).to(tl.int64)
+    wanted = tl.minimum(tl.load(ends + row) - tl.load(starts + row), TOPK)
+    counts += row * LANES
+    count = tl.load(counts + tl.arange(0, LANES))
+    out = selected + row * selected_stride
+    lane = tl.arange(0, TOPK_POWER)
+    tl.store(out + lane, -1, mask=(lane >= wanted) & (lane < TOPK))
+    proven = (tl.sum(count, 0) >= wanted) & (tl.max(count, 0) <= LEVELS)
+    tl.store(failed + row, (~proven).to(tl.int32))
+    if proven & (wanted > 0):
+        table = page_table
+        if HAS_TABLE:
+            table += tl.load(requests + row).to(tl.int64) * table_stride
+        scores += row * (LEVELS * LANES)
+        positions += row * (LEVELS * LANES)
+        used = tl.max(count, 0) * LANES
+        at = tl.arange(0, LEVELS * LANES)
+        valid = at // LANES < tl.load(counts + at % LANES)
+        score = tl.load(scores + at, mask=at < used, other=0.0)
+        score = number(tl.where(valid, score, -float("inf")))
+        last, reached = near_kth_largest(score, tl.load(bounds + row), wanted, 0)
+        tied = reached != wanted
+        last_key = tl.full((), 0, tl.uint32)
+        last_turned = tl.full((), 0, tl.uint32)
+        if tied:
+            # Equal scores, or no numbers. All is read again: kept in registers for this, it would
+            # cost every row.
+            score = tl.load(scores + at, mask=at < used, other=0.0)
+            key = ordered(tl.where(valid, score, float("nan")))
+            last_key = kth_largest(key, wanted)
+            # The lowest positions have the largest complements; what is above is above those.
+            position = tl.load(positions + at, mask=at < used, other=0)
+            key = tl.where(
+                key > last_key, 0xFFFFFFFF, tl.where(key == last_key, _turned(position), 0)
+            )
+            last_turned = kth_largest(tl.where(valid, key, 0).to(tl.uint32), wanted)
+        _write_chosen(
+            out,
+            table,
+            scores,
+            positions,
+            counts,
+            used,
+            last,
+            tied,
+            last_key,
+            last_turned,
+            LANES,
+            BLOCK,
+            HAS_TABLE,
+        )
 
 
 @triton.jit
-def choose_among_kept(
+def _turned(position):
+    return (0x7FFFFFFF - position).to(tl.uint32)
+
+
+@triton.jit
+def _write_chosen(
     out,
     table,
-    scores,  # [A, B] pointers to float32
-    positions,  # [A, B] pointers to int32
-    level,  # [A, B] int32: place in its list
-    counts,  # [A, B] pointers to int32: how many its list holds
-    lowest,  # float32: no score but -inf is below; -inf if that is not known
-    wanted,
-    A: tl.constexpr,
-    B: tl.constexpr,
+    scores,
+    positions,
+    counts,
+    used,
+    last,  # the lowest score that is taken
+    tied,  # scores are equal at the last place: then it is the lowest of `last_key`, `last_turned`
+    last_key,
+    last_turned,
+    LANES: tl.constexpr,
+    BLOCK: tl.constexpr,
     HAS_TABLE: tl.constexpr,
 ):
-    """Write the top-k of what was kept: the whole top-k is in it. It is one key at least."""
-    score = tl.load(scores, mask=level < tl.load(counts), other=-float("inf"))
-    score = number(score)
-    last, reached = near_kth_largest(score, lowest, wanted, 0)
-    if reached != wanted:
-        # Equal scores, or no numbers. All is read again: kept in registers for this, it would
-        # cost every row.
-        valid = level < tl.load(counts)
-        key = ordered(tl.load(scores, mask=valid, other=float("nan")))
-        kth = kth_largest(key, wanted)
-        # The lowest positions have the largest complements; what is above is above those.
-        turned = 0x7FFFFFFF - tl.load(positions, mask=valid, other=0x7FFFFFFF)
-        key = tl.where(key > kth, 0xFFFFFFFF, tl.where(key == kth, turned.to(tl.uint32), 0))
-        score = (key >= kth_largest(key, wanted)).to(tl.float32)
-        last = tl.full((), 1.0, tl.float32)
-    taken = score >= last
-    place = _places(taken, A, B)
-    # From here on -1 stands for what is not taken: dozens of predicates would not last.
-    position = tl.load(positions, mask=taken, other=-1)
-    if HAS_TABLE:
-        position = tl.load(table + position, mask=position >= 0, other=-1)
-    tl.store(out + place, position, mask=position >= 0)
+    """Write what is taken of a row's lists, in the order in which they lie in memory."""
+    lane = tl.arange(0, BLOCK)
+    count = tl.load(counts + lane % LANES)
+    done = tl.full((), 0, tl.int32)
+    for begin in range(0, used, BLOCK):
+        at = begin + lane
+        score = tl.load(scores + at, mask=at < used, other=0.0)
+        position = tl.load(positions + at, mask=at < used, other=0)
+        taken = number(score) >= last
+        if tied:
+            key = ordered(score)
+            equal = (key == last_key) & (_turned(position) >= last_turned)
+            taken = (key > last_key) | equal
+        taken &= at // LANES < count
+        place = done + tl.cumsum(taken.to(tl.int32), 0) - 1
+        done += tl.sum(taken.to(tl.int32), 0)
+        if HAS_TABLE:
+            position = tl.load(table + position, mask=taken, other=0)
+        tl.store(out + place, position, mask=taken)
 
 
 @triton.jit
@@ -107,60 +173,3 @@ def choose_in_row(out, table, first, length, wanted, BLOCK: tl.constexpr, HAS_TA
         tl.store(out + place, index, mask=taken)
         room -= tl.sum(tied.to(tl.int32), 0)
         done += tl.sum(taken.to(tl.int32), 0)
-
-
-@triton.jit
-def choose_kernel(
-    scores,  # [R, C] float32
-    score_stride,
-    starts,  # [R] int32
-    lengths,  # [R] int32
-    positions,  # [R, LEVELS, LANES] int32, from collect_kernel
-    kept,  # [R, LEVELS, LANES] float32
-    counts,  # [R, LANES] int32
-    page_table,  # [B, L] int32: slot of each position; not read without HAS_TABLE
-    table_stride,
-    requests,  # [R] int32, row of the page table
-    selected,  # [R, TOPK] int32 out: slots (or positions); -1 pads on the right
-    selected_stride,
-    TOPK: tl.constexpr,
-    TOPK_POWER: tl.constexpr,
-    LANES: tl.constexpr,
-    LEVELS: tl.constexpr,
-    BLOCK: tl.constexpr,
-    HAS_TABLE: tl.constexpr,
-):
-    """Find the exact top-k of each row among what was kept, or in the row itself."""
-    row = tl.program_id(0).to(tl.int64)
-    length = tl.load(lengths + row)
-    wanted = tl.minimum(length, TOPK)
-    count = tl.load(counts + row * LANES + tl.arange(0, LANES))
-    out = selected + row * selected_stride
-    table = page_table
-    if HAS_TABLE:
-        table += tl.load(requests + row).to(tl.int64) * table_stride
-    lane = tl.arange(0, TOPK_POWER)
-    tl.store(out + lane, -1, mask=(lane >= wanted) & (lane < TOPK))
-    proven = (tl.sum(count, 0) >= wanted) & (tl.max(count, 0) <= LEVELS)
-    if proven & (wanted > 0):
-        lists = tl.arange(0, LANES)[None, :]
-        level = tl.arange(0, LEVELS)[:, None]
-        at = level * LANES + lists
-        kept += row * (LEVELS * LANES)
-        positions += row * (LEVELS * LANES)
-        choose_among_kept(
-            out,
-            table,
-            kept + at,
-            positions + at,
-            level,
-            counts + row * LANES + lists,
-            -float("inf"),
-            wanted,
-            LEVELS,
-            LANES,
-            HAS_TABLE,
-        )
-    else:
-        first = scores + row * score_stride + tl.load(starts + row)
-        choose_in_row(out, table, first, length, wanted, BLOCK, HAS_TABLE)

@@ -1,10 +1,15 @@
 """Scores and exact top-k of prefill in one pass over the keys: sizes, row blocks, launches.
 
-In place of `scoring.score` and then `select.select`, and with their result: the scores are computed
-alike, so the selected sets are the same bit for bit. What is saved is the scores themselves, which
-for a chunk of long context are gigabytes, written once and read at least once.
+In place of DeepGEMM's scores and a top-k of them, which for a chunk of long context are gigabytes,
+written once and read at least once.
 
-See ``fused_kernels`` for the method, ``select`` for the rule of ties.
+Every row has a bound (``sampling``) that somewhat more than `topk` scores should reach. The main
+pass (``keeping``) keeps those that do, with their positions, and counts them. The count proves
+the guess: if at least `topk` were kept and none was lost, the whole top-k is among them, and is
+then found there exactly (``choosing``). Where the proof fails, the scores of that block of rows are
+computed again, written, and selected from whole (``rescuing``). The guess decides only speed.
+
+Equal scores at the last place: lowest position (``reference``).
 """
 
 from __future__ import annotations
@@ -14,9 +19,10 @@ from dataclasses import dataclass
 import torch
 import triton
 
-from sglang_ic.hopper.fused_kernels import choose_kept_kernel, keep_kernel, rescue_kernel
+from sglang_ic.hopper.choosing import choose_kept_kernel
+from sglang_ic.hopper.keeping import keep_kernel
+from sglang_ic.hopper.rescuing import rescue_kernel
 from sglang_ic.hopper.sampling import gather_samples, sample_bounds
-from sglang_ic.hopper.scoring import described
 
 # Rows that are taken at once: two waves of programs on the 132 multiprocessors of an H100 or H200,
 # of 264 programs of 8 rows (or four, of 4 rows), so that only a call's last wave is not full. What
@@ -24,7 +30,8 @@ from sglang_ic.hopper.scoring import described
 BLOCK_ROWS = 4224
 # Scores of rows whose bound failed; it limits how many blocks of rows are rescued at once.
 RESCUE_BYTES = 128 << 20
-_STAGES, _NUM_WARPS = 3, 4
+_NUM_WARPS = 4
+_STAGES = 3  # blocks of keys under way
 
 
 @dataclass(frozen=True)
@@ -32,7 +39,7 @@ class Sizes:
     """Sizes that follow from `topk` and the heads, all but `aim` powers of two.
 
     Attributes:
-        block_q: queries of a block; with 32 heads the widest product of a warp group.
+        block_q: queries of a block, two halves of 128 columns each.
         lanes: keys of a tile, and lists of each row.
         step: one key of so many is sampled. For a topk of 2,048, 112 samples or a few more are
             above the bound; if samples are independent, and scores have no pattern of the lanes'
@@ -109,34 +116,35 @@ def score_and_select(
             aim=sizes.aim,
             capacity=sizes.lanes * sizes.levels,
         )
-        kept, counts = keep(*block, bounds, sizes)
+        kept = keep(*block, bounds, sizes)
         table = (page_table, None if requests is None else requests[rows])
-        failed = choose(kept, counts, bounds, starts[rows], ends[rows], *table, selected[rows])
+        failed = choose(*kept, bounds, starts[rows], ends[rows], *table, selected[rows])
         rescue(*block, failed, *table, selected[rows], sizes, rescue_bytes)
     return selected
 
 
-def keep(q, k, k_scale, weights, starts, ends, bounds, sizes: Sizes, *, by_descriptor=False):
+def keep(
+    q, k, k_scale, weights, starts, ends, bounds, sizes: Sizes
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Scores that reach the row's bound, with their positions; arguments as in keep_kernel.
 
-    Args:
-        by_descriptor: the copy engine brings the keys, not the threads.
     Returns:
-        [R, lanes, levels] int64, bits of the score above those of the position, undefined beyond
-        the count; [R, lanes] int32, how many reached the bound, also those that found no room.
+        [R, levels, lanes] float32 and int32, undefined beyond the count; [R, lanes] int32, how many
+        reached the bound, also those that found no room.
     """
-    kept = torch.empty((len(q), sizes.lanes, sizes.levels), dtype=torch.int64, device=q.device)
+    scores = bounds.new_empty((len(q), sizes.levels, sizes.lanes))
+    positions = starts.new_empty(scores.shape)
     counts = starts.new_empty((len(q), sizes.lanes))
-    by_descriptor = by_descriptor and len(k) > 0
     keep_kernel[(triton.cdiv(len(q), sizes.block_q),)](
         q,
-        described(k, sizes.lanes) if by_descriptor else k,
+        k,
         k_scale,
         weights,
         starts,
         ends,
         bounds,
-        kept,
+        scores,
+        positions,
         counts,
         len(q),
         H=q.shape[1],
@@ -144,22 +152,25 @@ def keep(q, k, k_scale, weights, starts, ends, bounds, sizes: Sizes, *, by_descr
         BLOCK_Q=sizes.block_q,
         BLOCK_K=sizes.lanes,
         LEVELS=sizes.levels,
-        STAGES=_STAGES,
-        BY_DESCRIPTOR=by_descriptor,
+        STAGES=4,  # blocks of keys: one is multiplied, three are on their way
         num_warps=_NUM_WARPS,
     )
-    return kept, counts
+    return scores, positions, counts
 
 
-def choose(kept, counts, bounds, starts, ends, page_table, requests, selected) -> torch.Tensor:
+def choose(
+    scores, positions, counts, bounds, starts, ends, page_table, requests, selected
+) -> torch.Tensor:
     """Write the top-k of rows for which the counts prove that it was kept.
 
     Returns:
         [R] int32, 1 for the other rows.
     """
     failed = starts.new_empty(len(starts))
+    _, levels, lanes = scores.shape
     choose_kept_kernel[(len(starts),)](
-        kept,
+        scores,
+        positions,
         counts,
         bounds,
         starts,
@@ -168,11 +179,12 @@ def choose(kept, counts, bounds, starts, ends, page_table, requests, selected) -
         failed,
         TOPK=selected.shape[1],
         TOPK_POWER=triton.next_power_of_2(selected.shape[1]),
-        LANES=kept.shape[1],
-        LEVELS=kept.shape[2],
+        LANES=lanes,
+        LEVELS=levels,
+        BLOCK=min(lanes * levels, 1024),
         HAS_TABLE=page_table is not None,
         num_warps=8,
-        maxnreg=80,  # three rows on a multiprocessor
+        maxnreg=64,  # four rows on a multiprocessor
     )
     return failed
 

@@ -2,7 +2,7 @@
 
 Top-k (`DSAIndexerMetadata.topk_transform`): upstream selects with an older kernel where attention
 wants slots (bf16 KV), and copies a row of the page table for every query where a chunk's scores do
-not fit in one buffer. Both replacements select positions in a request first, which needs no page
+not fit in one buffer. The replacements select positions in a request first, which needs no page
 table, and look up slots for the selected ones alone. All they need besides the scores is computed
 once per pass: the lengths, the window starts and the request of each row. Calls of any other kind
 go to upstream's method, unchanged.
@@ -89,11 +89,6 @@ def topk_with_ragged_kernel(original, *args, **kwargs):
     return _in_prefill(_ragged_slots, original, *args, **kwargs)
 
 
-def topk_with_triton_kernel(original, *args, **kwargs):
-    """Select with our own kernel, which looks slots up itself; equal scores: lowest position."""
-    return _in_prefill(_triton_slots, original, *args, **kwargs)
-
-
 def topk_with_fused_kernel(original, metadata, logits, *args, **kwargs):
     """Score and select in one pass; upstream's method gets scores that are written."""
     if not isinstance(logits, DeferredScores):
@@ -108,20 +103,6 @@ def topk_with_fused_kernel(original, metadata, logits, *args, **kwargs):
 def scores_with_fused_kernel():
     """The question for scores, to be answered by `topk_with_fused_kernel`."""
     return _deferred_mqa_logits
-
-
-def scores_with_triton_kernel():
-    """Our scores, for callers that ask upstream which function scores (DeepGEMM's signature)."""
-    return _mqa_logits
-
-
-def _mqa_logits(q, kv, weights, ks, ke, clean_logits=False, max_seqlen_k=0):
-    from sglang_ic.hopper.scoring import score
-
-    # Cleaned or compressed scores are for other callers than the prefill indexer.
-    assert not clean_logits and not max_seqlen_k
-    k, k_scale = kv
-    return score(q, k, k_scale, weights, ks, ke)
 
 
 def _deferred_mqa_logits(q, kv, weights, ks, ke, clean_logits=False, max_seqlen_k=0):
@@ -176,15 +157,9 @@ def _ragged_slots(logits, topk, rows: Rows, page_table):
     return to_slots_(selected, page_table, rows.requests)
 
 
-def _triton_slots(logits, topk, rows: Rows, page_table):
-    from sglang_ic.hopper.select import select
-
-    return select(logits, rows.starts, rows.lengths, topk, page_table, rows.requests)
-
-
 def _fused_slots(logits: DeferredScores, topk, rows: Rows, page_table):
     if logits.are_written:
-        return _triton_slots(logits.written, topk, rows, page_table)
+        return _ragged_slots(logits.written, topk, rows, page_table)
     from sglang_ic.hopper.fused import score_and_select
 
     return score_and_select(

@@ -89,3 +89,40 @@ def look_up_(
     at = places.clamp(min=0).long()
     tokens = pages[groups.long()].gather(1, at // 64) * 64 + at % 64 + base
     return places.copy_(torch.where(places < 0, places, tokens))
+
+
+def keep(
+    scores: torch.Tensor,
+    starts: torch.Tensor,
+    ends: torch.Tensor,
+    bounds: torch.Tensor,
+    *,
+    block_q: int,
+    lanes: int,
+    levels: int,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What `fused.keep` keeps of written scores, on CPU.
+
+    Args:
+        scores: [R, N] float32; starts, ends: [R] int32; bounds: [R] float32.
+    Returns:
+        Scores and positions [R, levels, lanes], zeros beyond the count; counts [R, lanes].
+    """
+    kept = torch.zeros((len(scores), levels, lanes))
+    positions = torch.zeros(kept.shape, dtype=torch.int32)
+    counts = torch.zeros((len(scores), lanes), dtype=torch.int32)
+    for row, (start, end, bound) in enumerate(
+        zip(starts.tolist(), ends.tolist(), bounds.tolist(), strict=True)
+    ):
+        block = row // block_q * block_q
+        first = int(starts[block : block + block_q].min())
+        window = scores[row, start:end].cpu()
+        passes = (window >= bound) | (bound == -float("inf"))
+        for position in passes.nonzero()[:, 0].tolist():
+            lane = (start + position - first) % lanes
+            level = int(counts[row, lane])
+            counts[row, lane] += 1
+            if level < levels:
+                kept[row, level, lane] = window[position]
+                positions[row, level, lane] = position
+    return kept, positions, counts

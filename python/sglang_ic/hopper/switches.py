@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 # ragged: upstream's own newer kernel, which it uses for fp8 KV only, and then one lookup per index.
-# triton: our kernel, which reads each score about once and looks slots up itself.
 PREFILL_TOPK = "SGLANG_IC_PREFILL_TOPK"
-# triton: our kernel in place of DeepGEMM's. Other rounding, so near-ties may be selected otherwise.
-# fused: the same scores and triton's top-k in one pass over the keys; scores are not written.
+# fused: our kernels score and select in one pass over the keys; scores are not written. Other
+# rounding than DeepGEMM's, so near-ties may be selected otherwise.
 PREFILL_SCORES = "SGLANG_IC_PREFILL_SCORES"
 
 # overlap: heads that pad a query for flashmla_sparse are those of the next token, read in place.
@@ -22,8 +21,8 @@ PREFILL_PADDING = "SGLANG_IC_PREFILL_PADDING"
 DECODE_STREAMS = "SGLANG_IC_DECODE_STREAMS"
 
 _CHOICES = {
-    PREFILL_TOPK: ("ragged", "triton"),
-    PREFILL_SCORES: ("triton", "fused"),
+    PREFILL_TOPK: ("ragged",),
+    PREFILL_SCORES: ("fused",),
     PREFILL_PADDING: ("overlap",),
     DECODE_STREAMS: ("indexer", "roles"),
 }
@@ -35,8 +34,8 @@ class Switches:
     """What runs in place of upstream's steps; None for upstream's own.
 
     Attributes:
-        prefill_topk: how prefill selects: "ragged" or "triton"; None with fused scores.
-        prefill_scores: how prefill scores: "triton" or "fused".
+        prefill_topk: how prefill selects: "ragged"; None with fused scores.
+        prefill_scores: how prefill scores: "fused".
         prefill_padding: how queries of few heads are padded: "overlap".
         decode_streams: which streams a layer has in a decode graph: "indexer" or "roles".
     """

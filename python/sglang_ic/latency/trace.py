@@ -22,8 +22,7 @@ REST = "rest"
 # Kernels of sglang_ic.hopper, by their whole names.
 OURS = {
     **dict.fromkeys(("score_kernel", "keep_kernel", "rescue_kernel"), "mqa_logits"),
-    **dict.fromkeys(("collect_kernel", "choose_kernel", "choose_kept_kernel"), "top-k"),
-    **dict.fromkeys(("bound_kernel", "_slots_kernel"), "top-k"),
+    **dict.fromkeys(("bound_kernel", "choose_kept_kernel", "_slots_kernel"), "top-k"),
     **dict.fromkeys(("gather_kernel", "count_kernel", "look_up_kernel"), "other indexer"),
     "concat_kernel": REST,  # as upstream's, which it replaces
 }

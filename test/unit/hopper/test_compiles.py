@@ -11,29 +11,18 @@ triton = pytest.importorskip("triton")
 
 from sglang_ic.hopper import (  # noqa: E402
     choosing,
-    collecting,
-    fused_kernels,
+    keeping,
     padding,
     pages,
+    rescuing,
     sampling,
     scoring,
     slots,
 )
 
-SELECT = {"TOPK": 2048, "LANES": 256, "LEVELS": 32}
 TILE = {"H": 32, "D": 128, "BLOCK_Q": 8, "BLOCK_K": 64, "STAGES": 3}
-SCORED, DESCRIBED = {**TILE, "BY_DESCRIPTOR": False}, {**TILE, "BY_DESCRIPTOR": True}
+KEPT = {"TOPK": 2048, "TOPK_POWER": 2048, "LANES": 64, "LEVELS": 128}
 CASES = {
-    "collect": (
-        collecting.collect_kernel,
-        {**SELECT, "SAMPLES": 4096, "SEGMENT": 8, "TRIES": 4},
-        8,
-    ),
-    "choose": (
-        choosing.choose_kernel,
-        {**SELECT, "TOPK_POWER": 2048, "BLOCK": 512, "HAS_TABLE": True},
-        16,
-    ),
     "count": (
         pages.count_kernel,
         {"K": 2048, "BLOCK": 1024, "PAGE": 64, "HAS_TABLE": True},
@@ -42,8 +31,7 @@ CASES = {
     "look up": (pages.look_up_kernel, {"K": 2048, "BLOCK": 1024, "PAGE": 64}, 4),
     "concat": (padding.concat_kernel, {"H": 32, "LATENT": 512, "ROPE": 64, "BLOCK": 8}, 4),
     "slots": (slots._slots_kernel, {"K": 2048, "BLOCK": 1024}, 4),
-    "score": (scoring.score_kernel, SCORED, 4),
-    "score described": (scoring.score_kernel, DESCRIBED, 4),
+    "score": (scoring.score_kernel, TILE, 4),
     "gather": (sampling.gather_kernel, {"D": 128, "STEP": 32, "BLOCK": 64}, 4),
     "bound": (
         sampling.bound_kernel,
@@ -55,35 +43,29 @@ CASES = {
         {"AIM": 3584, "CAPACITY": 8192, "STEP": 32, "SAMPLES": 4096},
         1,
     ),
-    "keep": (fused_kernels.keep_kernel, {**SCORED, "LEVELS": 128}, 4),
-    "keep described": (fused_kernels.keep_kernel, {**DESCRIBED, "LEVELS": 128}, 4),
-    "choose_kept": (
-        fused_kernels.choose_kept_kernel,
-        {"TOPK": 2048, "TOPK_POWER": 2048, "LANES": 64, "LEVELS": 128, "HAS_TABLE": True},
-        8,
+    "keep": (keeping.keep_kernel, {**TILE, "STAGES": 4, "LEVELS": 128}, 4),
+    "keep, 64 heads": (
+        keeping.keep_kernel,
+        {**TILE, "H": 64, "BLOCK_Q": 4, "STAGES": 4, "LEVELS": 128},
+        4,
     ),
+    "choose": (choosing.choose_kept_kernel, {**KEPT, "BLOCK": 1024, "HAS_TABLE": True}, 8),
     "rescue": (
-        fused_kernels.rescue_kernel,
+        rescuing.rescue_kernel,
         {**TILE, "TOPK": 2048, "BLOCK": 512, "HAS_TABLE": True},
         4,
     ),
 }
-SCORING = {"score", "score described", "keep", "keep described", "rescue"}
-REGISTERS = {"choose": {"maxnreg": 64}, "choose_kept": {"maxnreg": 80}}
+GLUON = {"keep", "keep, 64 heads"}
+SCORING = {"score", "rescue"} | GLUON
+REGISTERS = {"choose": {"maxnreg": 64}}
 POINTERS = {
-    "*fp32": {"scores", "samples", "bounds", "kept", "k_scale", "sampled_scale", "weights"},
+    "*fp32": {"scores", "samples", "bounds", "k_scale", "sampled_scale", "weights"},
     "*fp8e4nv": {"q", "k"},
     "*u8": {"sampled_k"},
     "*bf16": {"nope", "rope", "out"},
 }
-# Names that are something else in one kernel.
-OTHER_POINTERS = {
-    "gather": {"k": "*u8"},
-    "score described": {"k": "tensordesc<fp8e4nv[64,128]>"},
-    "keep": {"kept": "*i64"},
-    "keep described": {"kept": "*i64", "k": "tensordesc<fp8e4nv[64,128]>"},
-    "choose_kept": {"kept": "*i64"},
-}
+OTHER_POINTERS = {"gather": {"k": "*u8"}}  # names that are something else in one kernel
 OTHER_NUMBERS = {"base"}
 
 
@@ -104,22 +86,21 @@ def compiled():
 def compile_for_hopper(name):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
+    from triton.experimental.gluon._runtime import GluonASTSource
 
     kernel, constants, num_warps = CASES[name]
     position = {argument: (index,) for index, argument in enumerate(kernel.arg_names)}
     types = {n: argument_type(name, n) for n in position}
+    source = GluonASTSource if name in GLUON else ASTSource
     return triton.compile(
-        ASTSource(
+        source(
             fn=kernel,
             signature={n: "constexpr" if n in constants else types[n] for n in position},
             constexprs={position[n]: value for n, value in constants.items()},
             attrs={
                 position[n]: [["tt.divisibility", 16]]
                 for n in position
-                if n not in constants
-                and not n.startswith("num_")
-                and n not in OTHER_NUMBERS
-                and not types[n].startswith("tensordesc")
+                if n not in constants and not n.startswith("num_") and n not in OTHER_NUMBERS
             },
         ),
         target=GPUTarget("cuda", 90, 32),
@@ -140,10 +121,9 @@ def test_kernel_compiles_for_hopper(compiled, name, tmp_path):
     assert kernel.metadata.shared < 100_000
     if name in SCORING:
         assert "wgmma.mma_async" in ptx and "e4m3.e4m3" in ptx
-    if name == "collect":
-        # Lanes wait for one another only around the loops: for the sample's range, its counts and
-        # what was kept, 17 times in all; a running sum over each tile would need one for each load.
-        assert ptx.count("bar.sync") <= 17
+    if name in GLUON:
+        # Products of both halves are under way at once; one waits for each.
+        assert ptx.count("wgmma.wait_group.sync.aligned 1") == 1
 
 
 def arithmetic(ptx):
@@ -153,7 +133,7 @@ def arithmetic(ptx):
     return re.findall(r"\b(?:max|fma|mul|add)\S*f32|shfl\S*", before)
 
 
-@pytest.mark.parametrize("name", sorted(SCORING - {"score"}))
+@pytest.mark.parametrize("name", sorted(SCORING - GLUON - {"score"}))
 def test_every_kernel_computes_a_score_in_the_same_order(compiled, name):
     """So that the sets are the same, bit for bit, whichever kernel scored."""
     expected = arithmetic(compiled("score").asm["ptx"])
@@ -166,11 +146,12 @@ def test_products_below_zero_are_left_out_at_full_rate(compiled, name):
     """By an addition a product: see score_keys."""
     operations = arithmetic(compiled(name).asm["ptx"])
     assert not any(operation.startswith("max") for operation in operations)
-    assert sum(operation.startswith("add") for operation in operations) >= 128
+    expected = 64 if name in GLUON else 128  # what is under way when one half is waited for
+    assert sum(operation.startswith("add") for operation in operations) >= expected
 
 
-def test_what_is_kept_is_found_by_one_thread_a_score(compiled):
-    """Not by all four that hold it after the sum over heads: see _as_stored."""
-    ptx = compiled("keep").asm["ptx"]
-    after = ptx.partition("wgmma.wait_group")[2]
-    assert len(re.findall(r"setp\.[a-z]+\.f32", after)) == 4
+@pytest.mark.parametrize("name", ["score", "keep", "rescue"])
+def test_a_thread_sums_over_heads_by_itself(compiled, name):
+    """See load_block."""
+    after = compiled(name).asm["ptx"].partition("wgmma.wait_group")[2]
+    assert "shfl" not in after.partition("bar.sync")[0]

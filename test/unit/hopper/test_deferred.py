@@ -46,7 +46,7 @@ def calls(monkeypatch):
 
     monkeypatch.setattr("sglang_ic.hopper.scoring.score", score)
     monkeypatch.setattr("sglang_ic.hopper.fused.score_and_select", fused)
-    monkeypatch.setattr("sglang_ic.hopper.select.select", select)
+    monkeypatch.setattr(hooks, "_ragged_slots", select)
     return calls
 
 

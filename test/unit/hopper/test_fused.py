@@ -1,6 +1,6 @@
-"""Scores and top-k in one pass against the pair that it replaces, in Triton's interpreter.
+"""Scores and top-k in one pass against scores and then top-k, in Triton's interpreter.
 
-test/gpu runs both on a GPU.
+The main pass is Gluon, which the interpreter does not know: see _interpreter.py. test/gpu runs all.
 """
 
 import pytest
@@ -58,7 +58,8 @@ def rows_alike(got, expected):
 def the_pair(interpreted, inputs, starts, lengths, topk, *table, sizes=SIZES):
     tile = {"block_q": sizes.block_q, "block_k": sizes.lanes}
     scores = interpreted("score", *inputs, starts, starts + lengths, **tile)
-    return interpreted("select", scores, starts, lengths, topk, *table)
+    positions = reference.select_positions(scores, starts, lengths, topk)
+    return reference.to_slots(positions, *table) if table else positions
 
 
 def fused(interpreted, *args, sizes=SIZES, **kwargs):
@@ -68,10 +69,10 @@ def fused(interpreted, *args, sizes=SIZES, **kwargs):
 def failed_rows(interpreted, inputs, starts, lengths, bounds, sizes=SIZES):
     """Rows that a pass with these bounds proves nothing about."""
     ends = starts + lengths
-    kept, counts = interpreted("keep", *inputs, starts, ends, bounds, sizes)
+    kept = interpreted("keep", *inputs, starts, ends, bounds, sizes)
     selected = torch.empty(len(starts), sizes.topk, dtype=torch.int32)
     where = (bounds, starts, ends, None, None, selected)
-    return interpreted("choose", kept, counts, *where).bool(), counts
+    return interpreted("choose", *kept, *where).bool(), kept[2]
 
 
 def guessed_bounds(interpreted, inputs, starts, lengths, sizes=SIZES):
@@ -113,46 +114,6 @@ def test_most_rows_need_no_rescue(interpreted):
     failed, counts = failed_rows(interpreted, inputs, *windows, bounds, sizes)
     assert not failed.any()
     assert 0.7 * sizes.aim < counts.sum(1).float().mean() < 1.3 * sizes.aim
-
-
-def test_what_is_kept_is_every_score_that_reaches_the_bound(interpreted):
-    starts, lengths = ragged_windows()
-    inputs = random_inputs(len(starts), KEYS, seed=1)
-    tile = {"block_q": SIZES.block_q, "block_k": SIZES.lanes}
-    scores = interpreted("score", *inputs, starts, starts + lengths, **tile)
-    bounds = scores.nan_to_num(0).topk(40).values[:, -1].contiguous()
-    sizes = Sizes(4 * TOPK, block_q=4, lanes=16, step=4)  # lists with room for all
-    kept, counts = interpreted("keep", *inputs, starts, starts + lengths, bounds, sizes)
-    for row, (start, length) in enumerate(zip(starts.tolist(), lengths.tolist(), strict=True)):
-        found = {}
-        for lane, count in enumerate(counts[row].tolist()):
-            for entry in kept[row, lane, :count].tolist():
-                found[entry & 0xFFFFFFFF] = entry >> 32
-        window = scores[row, start : start + length]
-        above = (window >= bounds[row]).nonzero()[:, 0].tolist()
-        bits = window.contiguous().view(torch.int32).tolist()
-        assert found == {position: bits[position] for position in above}
-
-
-@pytest.mark.parametrize("num_keys", [1, 13, KEYS])
-def test_keys_through_a_descriptor_are_the_same_keys(interpreted, num_keys):
-    """Also where a block of keys goes beyond the last, or there are fewer than a block."""
-    starts = int32([0, 0, num_keys // 3, num_keys // 2, num_keys // 2, num_keys - 1])
-    lengths = int32([num_keys, num_keys // 2, num_keys // 2, 1, num_keys - num_keys // 2, 1])
-    inputs = random_inputs(len(starts), num_keys, seed=7)
-    windows = (starts, starts + lengths)
-    tile = {"block_q": SIZES.block_q, "block_k": SIZES.lanes}
-    plain, described = (
-        interpreted("score", *inputs, *windows, **tile, by_descriptor=by) for by in (False, True)
-    )
-    for row, (start, end) in enumerate(zip(*map(torch.Tensor.tolist, windows), strict=True)):
-        assert torch.equal(plain[row, start:end], described[row, start:end])
-    bounds = torch.full((len(starts),), -INF)
-    kept, counts = interpreted("keep", *inputs, *windows, bounds, SIZES)
-    again, counts_again = interpreted("keep", *inputs, *windows, bounds, SIZES, by_descriptor=True)
-    assert torch.equal(counts, counts_again)
-    valid = torch.arange(SIZES.levels) < counts[:, :, None]
-    assert torch.equal(kept[valid], again[valid])
 
 
 def peaks_at_samples(scores):

@@ -42,17 +42,10 @@ def test_nothing_is_attached_without_a_switch(attached):
     assert attached == []
 
 
-@pytest.mark.parametrize("choice", ["ragged", "triton"])
-def test_the_topk_switch_attaches_its_hook(monkeypatch, attached, choice):
-    monkeypatch.setenv(PREFILL_TOPK, choice)
+def test_the_topk_switch_attaches_its_hook(monkeypatch, attached):
+    monkeypatch.setenv(PREFILL_TOPK, "ragged")
     plugin.register()
-    assert attached == [f"topk_with_{choice}_kernel"]
-
-
-def test_the_scores_switch_attaches_its_hook(monkeypatch, attached):
-    monkeypatch.setenv(PREFILL_SCORES, "triton")
-    plugin.register()
-    assert attached == ["scores_with_triton_kernel"]
+    assert attached == ["topk_with_ragged_kernel"]
 
 
 def test_the_variable_of_candidate_layers_attaches_their_hook(monkeypatch, attached):
@@ -99,7 +92,7 @@ def test_streams_need_roles_and_so_the_patched_sglang(monkeypatch, attached):
 
 
 def test_a_switch_without_a_gpu_stops(monkeypatch, attached):
-    monkeypatch.setenv(PREFILL_TOPK, "triton")
+    monkeypatch.setenv(PREFILL_TOPK, "ragged")
     monkeypatch.setattr("sglang.srt.utils.is_cuda", lambda: False)
     with pytest.raises(SystemExit, match="SGLANG_IC_DECODE_STREAMS need an NVIDIA GPU"):
         plugin.register()
@@ -117,25 +110,22 @@ from sglang_ic.hopper import plugin
 from sglang_ic.hopper.switches import Switches
 from sglang_ic.seams import attach
 
-topk, scores = sys.argv[1:]
-wanted = plugin.seams(Switches(topk or None, scores, "overlap", "roles"))
+topk, scores = (word or None for word in sys.argv[1:])
+wanted = plugin.seams(Switches(topk, scores, "overlap", "roles"))
 wanted += (plugin.CANDIDATES,)
-assert len(wanted) == 7 and all(seam.problem() for seam in wanted)
+assert len(wanted) == (6 if topk else 7) and all(seam.problem() for seam in wanted)
 attach(wanted, "a test")
 assert not any(seam.problem() for seam in wanted)
 
 from sglang.srt.layers.attention.dsa import dsa_indexer
 from sglang_ic.hopper import hooks
-function = {"triton": hooks._mqa_logits, "fused": hooks._deferred_mqa_logits}[scores]
-assert dsa_indexer.resolve_fp8_mqa_logits_fn() is function
+assert topk or dsa_indexer.resolve_fp8_mqa_logits_fn() is hooks._deferred_mqa_logits
 print("attached")
 """
 
 
 @pytest.mark.engine
-@pytest.mark.parametrize(
-    "topk, scores", [("ragged", "triton"), ("triton", "triton"), ("", "fused")]
-)
+@pytest.mark.parametrize("topk, scores", [("ragged", ""), ("", "fused")])
 def test_the_hooks_really_run_on_upstreams_functions(topk, scores):
     """In a process of its own: attaching changes SGLang for good."""
     done = subprocess.run(
