@@ -25,6 +25,7 @@ OURS = {
     **dict.fromkeys(("collect_kernel", "choose_kernel", "choose_kept_kernel"), "top-k"),
     **dict.fromkeys(("bound_kernel", "_slots_kernel"), "top-k"),
     **dict.fromkeys(("gather_kernel", "count_kernel", "look_up_kernel"), "other indexer"),
+    "sparse_attention_kernel": "sparse attention",
     "concat_kernel": REST,  # as upstream's, which it replaces
 }
 # The first category with a word that is part of the lower-case name. Order matters: a router's

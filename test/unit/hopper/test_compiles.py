@@ -10,6 +10,8 @@ import pytest
 triton = pytest.importorskip("triton")
 
 from sglang_ic.hopper import (  # noqa: E402
+    attention,
+    attention_kernel,
     choosing,
     collecting,
     fused_kernels,
@@ -23,6 +25,10 @@ from sglang_ic.hopper import (  # noqa: E402
 SELECT = {"TOPK": 2048, "LANES": 256, "LEVELS": 32}
 TILE = {"H": 32, "D": 128, "BLOCK_Q": 8, "BLOCK_K": 64, "STAGES": 3}
 SCORED, DESCRIBED = {**TILE, "BY_DESCRIPTOR": False}, {**TILE, "BY_DESCRIPTOR": True}
+ATTENTION = {
+    **{"K": 2048, "LATENT": attention.LATENT, "ROPE": attention.ROPE},
+    **{"UNIT": attention.UNIT, "BLOCK_K": attention.BLOCK_K},
+}
 CASES = {
     "collect": (
         collecting.collect_kernel,
@@ -41,6 +47,15 @@ CASES = {
     ),
     "look up": (pages.look_up_kernel, {"K": 2048, "BLOCK": 1024, "PAGE": 64}, 4),
     "concat": (padding.concat_kernel, {"H": 32, "LATENT": 512, "ROPE": 64, "BLOCK": 8}, 4),
+    **{
+        f"attention of {num_heads} heads{', with lengths' * has_lengths}": (
+            attention_kernel.sparse_attention_kernel,
+            {**ATTENTION, "H": num_heads, "HAS_LENGTHS": has_lengths},
+            4,
+        )
+        for num_heads in attention.HEADS
+        for has_lengths in (False, True)
+    },
     "slots": (slots._slots_kernel, {"K": 2048, "BLOCK": 1024}, 4),
     "score": (scoring.score_kernel, SCORED, 4),
     "score described": (scoring.score_kernel, DESCRIBED, 4),
@@ -74,7 +89,8 @@ POINTERS = {
     "*fp32": {"scores", "samples", "bounds", "kept", "k_scale", "sampled_scale", "weights"},
     "*fp8e4nv": {"q", "k"},
     "*u8": {"sampled_k"},
-    "*bf16": {"nope", "rope", "out"},
+    "*bf16": {"nope", "rope", "q_nope", "q_rope", "kv", "out"},
+    "fp32": {"scale"},
 }
 # Names that are something else in one kernel.
 OTHER_POINTERS = {
@@ -84,7 +100,7 @@ OTHER_POINTERS = {
     "keep described": {"kept": "*i64", "k": "tensordesc<fp8e4nv[64,128]>"},
     "choose_kept": {"kept": "*i64"},
 }
-OTHER_NUMBERS = {"base"}
+OTHER_NUMBERS = {"base", "rope_stride_h"}
 
 
 def argument_type(kernel, name):
@@ -104,12 +120,14 @@ def compiled():
 def compile_for_hopper(name):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
+    from triton.experimental.gluon._runtime import GluonASTSource
 
     kernel, constants, num_warps = CASES[name]
     position = {argument: (index,) for index, argument in enumerate(kernel.arg_names)}
     types = {n: argument_type(name, n) for n in position}
+    source = GluonASTSource if kernel.is_gluon() else ASTSource
     return triton.compile(
-        ASTSource(
+        source(
             fn=kernel,
             signature={n: "constexpr" if n in constants else types[n] for n in position},
             constexprs={position[n]: value for n, value in constants.items()},
@@ -119,12 +137,17 @@ def compile_for_hopper(name):
                 if n not in constants
                 and not n.startswith("num_")
                 and n not in OTHER_NUMBERS
+                and types[n] != "fp32"
                 and not types[n].startswith("tensordesc")
             },
         ),
         target=GPUTarget("cuda", 90, 32),
         options={"num_warps": num_warps, **REGISTERS.get(name, {})},
     )
+
+
+def constants(name):
+    return CASES[name][1]
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -136,8 +159,11 @@ def test_kernel_compiles_for_hopper(compiled, name, tmp_path):
     tool = Path(triton.backends.nvidia.__file__).with_name("bin") / "cuobjdump"
     usage = subprocess.check_output([tool, "--dump-resource-usage", cubin], text=True)
     assert " STACK:0 " in usage and " LOCAL:0 " in usage
-    # 228 KB a multiprocessor, of which two programs should fit.
-    assert kernel.metadata.shared < 100_000
+    # 228 KB a multiprocessor, of which two programs should fit, each with 1 KB of the system's.
+    assert kernel.metadata.shared < (115_713 if name.startswith("attention") else 100_000)
+    if name.startswith("attention"):
+        assert f"wgmma.mma_async.sync.aligned.m64n{constants(name)['H']}k16.f32.bf16.bf16" in ptx
+        assert set(re.findall(r"cp\.async\.c[ag]\S* [^;]*?, (0x\w+)", ptx)) == {"0x10"}
     if name in SCORING:
         assert "wgmma.mma_async" in ptx and "e4m3.e4m3" in ptx
     if name == "collect":

@@ -10,6 +10,8 @@ from sglang_ic.candidates.switch import CANDIDATE_PAGES
 from sglang_ic.hopper import plugin
 from sglang_ic.hopper.switches import (
     DECODE_STREAMS,
+    NAMES,
+    PREFILL_ATTENTION,
     PREFILL_PADDING,
     PREFILL_SCORES,
     PREFILL_TOPK,
@@ -20,7 +22,7 @@ pytest.importorskip("sglang.srt.plugins.hook_registry", exc_type=ImportError)
 
 @pytest.fixture(autouse=True)
 def _no_switches(monkeypatch):
-    for name in (PREFILL_TOPK, PREFILL_SCORES, PREFILL_PADDING, DECODE_STREAMS, CANDIDATE_PAGES):
+    for name in (*NAMES, CANDIDATE_PAGES):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -82,6 +84,21 @@ def test_overlapping_queries_attach_where_they_are_made_and_where_they_are_read(
     assert attached == ["concat_with_room", "attend_without_copies"]
 
 
+def test_heads_as_they_are_attach_where_the_parts_are_kept_and_where_they_attend(
+    monkeypatch, attached
+):
+    monkeypatch.setenv(PREFILL_ATTENTION, "heads")
+    plugin.register()
+    assert attached == ["extend_with_parts", "keep_parts", "attend_to_parts"]
+
+
+def test_two_switches_for_one_step_stop_the_process(monkeypatch, attached):
+    monkeypatch.setenv(PREFILL_ATTENTION, "heads")
+    monkeypatch.setenv(PREFILL_PADDING, "overlap")
+    with pytest.raises(SystemExit, match="sglang_ic: SGLANG_IC_PREFILL_PADDING=overlap: "):
+        plugin.register()
+
+
 @pytest.mark.parametrize(
     "choice, prepare", [("indexer", "prepare_beside_the_indexer"), ("roles", "prepare_by_role")]
 )
@@ -117,10 +134,10 @@ from sglang_ic.hopper import plugin
 from sglang_ic.hopper.switches import Switches
 from sglang_ic.seams import attach
 
-topk, scores = sys.argv[1:]
-wanted = plugin.seams(Switches(topk or None, scores, "overlap", "roles"))
+topk, scores, padding, attention, num_seams = sys.argv[1:]
+wanted = plugin.seams(Switches(topk or None, scores, padding or None, attention or None, "roles"))
 wanted += (plugin.CANDIDATES,)
-assert len(wanted) == 7 and all(seam.problem() for seam in wanted)
+assert len(wanted) == int(num_seams) and all(seam.problem() for seam in wanted)
 attach(wanted, "a test")
 assert not any(seam.problem() for seam in wanted)
 
@@ -134,12 +151,18 @@ print("attached")
 
 @pytest.mark.engine
 @pytest.mark.parametrize(
-    "topk, scores", [("ragged", "triton"), ("triton", "triton"), ("", "fused")]
+    "choices",
+    [
+        ("ragged", "triton", "overlap", "", "7"),
+        ("triton", "triton", "", "heads", "8"),
+        ("", "fused", "overlap", "", "7"),
+    ],
+    ids=" ".join,
 )
-def test_the_hooks_really_run_on_upstreams_functions(topk, scores):
+def test_the_hooks_really_run_on_upstreams_functions(choices):
     """In a process of its own: attaching changes SGLang for good."""
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", ATTACH, topk, scores],
+        [sys.executable, "-W", "ignore", "-c", ATTACH, *choices],
         env={**os.environ, "SGLANG_USE_CPU_ENGINE": "1", "SGLANG_PLUGINS": "none"},
         capture_output=True,
         text=True,
