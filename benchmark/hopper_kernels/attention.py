@@ -1,4 +1,4 @@
-"""Sparse attention of one layer and chunk: as upstream pads it, without padding, and in Triton."""
+"""Sparse attention of a layer and chunk: padded as upstream does, not padded, Triton's, ours."""
 
 import torch
 
@@ -9,9 +9,11 @@ from hopper_kernels.timing import BF16_TFLOPS, Bench
 def attention(bench: Bench, num_rows: int, num_keys: int, device) -> None:
     """Sparse attention of one layer and chunk, which Full and Shared layers have alike.
 
-    Queries that select alike find their keys in L2: what is left then is not the gather.
+    Queries that select alike find their keys in L2: what is left then is not the gather. Keys that
+    are sorted lie closer together for queries that run at a time; the sets are the same.
     """
     from sglang_ic.hopper import padding
+    from sglang_ic.hopper.attention import attend
 
     case = f"attention {num_rows}x{num_keys}"
     nope = torch.randn(HEADS, num_rows, VALUE, device=device, dtype=torch.bfloat16)
@@ -46,6 +48,9 @@ def attention(bench: Bench, num_rows: int, num_keys: int, device) -> None:
 
         return sparse_mla_prefill(concat(), kv, selected, LATENT**-0.5, VALUE)
 
+    def as_they_are(selected):
+        return attend(nope, rope, kv, selected, LATENT**-0.5)
+
     bench.time(case, "queries put together", concat)
     bench.time(case, "queries put together, then padded", lambda: pad(concat()))
     bench.time(case, "queries put together, with room", roomy)
@@ -53,8 +58,14 @@ def attention(bench: Bench, num_rows: int, num_keys: int, device) -> None:
         "flashmla_sparse": flash_mla,
         "flashmla_sparse, overlapping": overlapping,
         "triton_sparse_mla": triton_mla,
+        "ours, heads as they are": as_they_are,
     }
-    for named, selected in {"": draw, ", alike": draw[:1].expand_as(draw).contiguous()}.items():
+    cases = {
+        "": draw,
+        ", sorted": draw.sort().values,
+        ", alike": draw[:1].expand_as(draw).contiguous(),
+    }
+    for named, selected in cases.items():
         for name, run in ways.items():
             bench.time(
                 case, name + named, lambda r=run, s=selected: r(s), gbytes, tflop, BF16_TFLOPS

@@ -250,6 +250,106 @@ def test_overlapping_queries_give_padded_ones_output_bit_for_bit(num_heads, num_
         assert torch.equal(found[:, :num_heads], expected[:, :num_heads])
 
 
+# How many keys of a row count: none, some tiles and a bit, all, and more than there are.
+ATTENTION_LENGTHS = (0, 1, 64, 65, 128, 129, 2047, 2048, 5000)
+
+
+def attention_inputs(num_heads, width=TOPK):
+    """Parts strided as in a forward pass; keys at random, some left out, two rows without any."""
+    num_tokens = 3 * len(ATTENTION_LENGTHS)
+    nope = random(num_heads, num_tokens, 512).bfloat16().transpose(0, 1)
+    rope = random(num_tokens, num_heads, 192).bfloat16()[:, :, 128:]
+    kv = random(WIDTH, 1, 576).bfloat16()
+    generator = torch.Generator("cuda").manual_seed(1)
+    place = torch.rand(num_tokens, WIDTH, generator=generator, device="cuda")
+    selected = place.argsort(1)[:, :width].to(torch.int32)
+    selected[::2, ::3] = -1
+    selected[4, :100] = -1  # a first tile without keys
+    selected[5, 100:] = -1
+    selected[6:8] = -1
+    return nope, rope, kv, selected
+
+
+def attention_reference(nope, rope, kv, selected, scale, lengths):
+    """[T, H, 512] float32, row by row."""
+    rows = []
+    for row, (keys, length) in enumerate(zip(selected, lengths.tolist(), strict=True)):
+        keys = keys[:length]
+        found = kv[keys[keys >= 0].long(), 0].float()
+        query = torch.cat([nope[row], rope[row]], dim=-1).float()
+        rows.append((query @ found.T * scale).softmax(-1) @ found[:, :512])
+    return torch.stack(rows)
+
+
+def relative(found, expected):
+    return ((found.float() - expected.float()).norm() / expected.float().norm()).item()
+
+
+@pytest.mark.parametrize("width", [TOPK, 300])
+@pytest.mark.parametrize("num_heads", [32, 16, 8])
+def test_attention_of_few_heads_is_the_reference_every_time(num_heads, width):
+    """Up to the rounding of probabilities and outputs to bf16."""
+    from sglang_ic.hopper.attention import attend
+
+    nope, rope, kv, selected = attention_inputs(num_heads, width=width)
+    lengths = int32(3 * ATTENTION_LENGTHS)
+    for given in (lengths, None):
+        counted = torch.full_like(lengths, width) if given is None else lengths
+        expected = attention_reference(nope, rope, kv, selected, 0.04, counted)
+        found = attend(nope, rope, kv, selected, 0.04, given)
+        for row in range(len(found)):
+            if expected[row].any():
+                assert relative(found[row], expected[row]) <= 4e-3, (row, counted[row].item())
+            else:
+                assert not found[row].any(), row
+        for _ in range(RUNS):
+            assert torch.equal(attend(nope, rope, kv, selected, 0.04, given), found)
+
+
+def test_attention_reads_no_key_that_is_not_selected():
+    """NaN in the cache would otherwise pass through a probability of 0."""
+    from sglang_ic.hopper.attention import attend
+
+    nope, rope, kv, selected = attention_inputs(32)
+    selected[selected == 0] = -1
+    expected = attend(nope, rope, kv, selected, 0.04)
+    kv[0] = NAN
+    assert torch.equal(attend(nope, rope, kv, selected, 0.04), expected)
+    beyond = selected.where(selected >= 0, WIDTH)  # no row of the cache either
+    assert torch.equal(attend(nope, rope, kv, beyond, 0.04), expected)
+
+
+@pytest.mark.parametrize("num_heads", [32, 16])
+def test_attention_of_few_heads_is_flash_mlas_up_to_rounding(num_heads):
+    interface = pytest.importorskip("sglang.kernels.ops.attention.flash_mla_interface")
+    from sglang_ic.hopper.attention import attend
+
+    nope, rope, kv, selected = attention_inputs(num_heads)
+    lengths = int32(3 * ATTENTION_LENGTHS).clamp(max=TOPK)
+    padded = nope.new_zeros(len(nope), 64, 576)
+    padded[:, :num_heads] = torch.cat([nope, rope], dim=-1)
+    expected, _, _ = interface.flash_mla_sparse_fwd(
+        padded, kv, selected[:, None], 0.04, d_v=512, topk_length=lengths
+    )
+    found = attend(nope, rope, kv, selected, 0.04, lengths)
+    counted = torch.arange(TOPK, device="cuda") < lengths[:, None]
+    some = ((selected >= 0) & counted).any(1)
+    assert relative(found[some], expected[some, :num_heads]) <= 8e-3
+
+
+def test_attention_of_few_heads_does_not_wait_for_the_gpu():
+    from sglang_ic.hopper.attention import attend
+
+    inputs = attention_inputs(32)
+    attend(*inputs, 0.04)  # compiles
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        attend(*inputs, 0.04)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 def test_a_replaced_call_does_not_wait_for_the_gpu():
     pytest.importorskip("sglang.kernels.ops.attention.dsv4.topk")
     scores, rows = scores_of("random"), hooks.Rows(*windows(), request_table()[1])

@@ -13,7 +13,10 @@ ordering.py      Triton: scores as keys that sort
 deferred.py   scores that upstream asks for and hands on unread
 candidates.py    prefill of a candidate layer: approximate, for patterns with C only
 pages.py         its Triton kernels
-padding.py    sparse attention without padded queries
+padding.py    sparse attention without padded queries, by FlashMLA
+attention.py  sparse attention of our own, of the heads as they are: shapes, launches
+attention_kernel.py Gluon: keys by queries, two programs on a multiprocessor
+attention_hooks.py  leaves upstream's queries in two parts for it
 streams.py    decode graphs: streams by the role of a layer
 slots.py      positions in a request become slots of the KV pool
 reference.py  what the kernels compute, in plain torch

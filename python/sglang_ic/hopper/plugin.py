@@ -14,6 +14,7 @@ from sglang_ic.candidates import switch
 from sglang_ic.hopper.switches import (
     DECODE_STREAMS,
     NAMES,
+    PREFILL_ATTENTION,
     PREFILL_PADDING,
     PREFILL_SCORES,
     PREFILL_TOPK,
@@ -32,21 +33,31 @@ CANDIDATES = Seam(
     "candidate layers would score all keys",
 )
 
+_CONCAT = "sglang.kernels.ops.attention.utils.concat_mla_absorb_q_general"
+_CONCAT_SEEN_AT = ("sglang.srt.layers.attention.dsa_backend.concat_mla_absorb_q_general",)
+_BACKEND = "sglang.srt.layers.attention.dsa_backend.DeepseekSparseAttnBackend."
 _COPIES = f"{PREFILL_PADDING}=overlap would copy every query"
 PADDING = (
     Seam(
-        "sglang.kernels.ops.attention.utils.concat_mla_absorb_q_general",
+        _CONCAT,
         "around",
         "sglang_ic.hopper.padding.concat_with_room",
         _COPIES,
-        seen_at=("sglang.srt.layers.attention.dsa_backend.concat_mla_absorb_q_general",),
+        seen_at=_CONCAT_SEEN_AT,
     ),
     Seam(
-        "sglang.srt.layers.attention.dsa_backend.DeepseekSparseAttnBackend._forward_flashmla_sparse",
+        _BACKEND + "_forward_flashmla_sparse",
         "around",
         "sglang_ic.hopper.padding.attend_without_copies",
         _COPIES,
     ),
+)
+_PADS = f"{PREFILL_ATTENTION}=heads would run FlashMLA on padded queries"
+_PARTS = "sglang_ic.hopper.attention_hooks."
+ATTENTION = (
+    Seam(_BACKEND + "forward_extend", "around", _PARTS + "extend_with_parts", _PADS),
+    Seam(_CONCAT, "around", _PARTS + "keep_parts", _PADS, seen_at=_CONCAT_SEEN_AT),
+    Seam(_BACKEND + "_forward_flashmla_sparse", "around", _PARTS + "attend_to_parts", _PADS),
 )
 
 
@@ -77,6 +88,8 @@ def seams(switches: Switches) -> tuple[Seam, ...]:
         )
     if switches.prefill_padding is not None:
         found += PADDING
+    if switches.prefill_attention is not None:
+        found += ATTENTION
     if switches.decode_streams is not None:
         found += _streams(switches.decode_streams)
     return tuple(found)

@@ -17,6 +17,8 @@ PREFILL_SCORES = "SGLANG_IC_PREFILL_SCORES"
 
 # overlap: heads that pad a query for flashmla_sparse are those of the next token, read in place.
 PREFILL_PADDING = "SGLANG_IC_PREFILL_PADDING"
+# heads: our kernel in place of FlashMLA's, for ranks of 8, 16 or 32 heads. Other rounding.
+PREFILL_ATTENTION = "SGLANG_IC_PREFILL_ATTENTION"
 # indexer: in decode graphs it has a stream to itself. roles: and Shared layers have one in all.
 DECODE_STREAMS = "SGLANG_IC_DECODE_STREAMS"
 
@@ -24,6 +26,7 @@ _CHOICES = {
     PREFILL_TOPK: ("ragged",),
     PREFILL_SCORES: ("fused",),
     PREFILL_PADDING: ("overlap",),
+    PREFILL_ATTENTION: ("heads",),
     DECODE_STREAMS: ("indexer", "roles"),
 }
 NAMES = tuple(_CHOICES)
@@ -36,13 +39,15 @@ class Switches:
     Attributes:
         prefill_topk: how prefill selects: "ragged"; None with fused scores.
         prefill_scores: how prefill scores: "fused".
-        prefill_padding: how queries of few heads are padded: "overlap".
+        prefill_padding: how queries of few heads are padded: "overlap"; None with our attention.
+        prefill_attention: how queries of few heads attend in prefill: "heads".
         decode_streams: which streams a layer has in a decode graph: "indexer" or "roles".
     """
 
     prefill_topk: str | None = None
     prefill_scores: str | None = None
     prefill_padding: str | None = None
+    prefill_attention: str | None = None
     decode_streams: str | None = None
 
     @classmethod
@@ -57,10 +62,16 @@ class Switches:
             raise ValueError(
                 f"{PREFILL_TOPK}={topk}: {PREFILL_SCORES}=fused selects too; unset one of them"
             )
-        padding, streams = (
-            _choice(environment, name) for name in (PREFILL_PADDING, DECODE_STREAMS)
+        padding, attention, streams = (
+            _choice(environment, name)
+            for name in (PREFILL_PADDING, PREFILL_ATTENTION, DECODE_STREAMS)
         )
-        return cls(topk, scores, padding, streams)
+        if attention and padding:
+            raise ValueError(
+                f"{PREFILL_PADDING}={padding}: {PREFILL_ATTENTION}={attention} pads nothing; "
+                "unset one of them"
+            )
+        return cls(topk, scores, padding, attention, streams)
 
 
 def _choice(environment: Mapping[str, str], name: str) -> str | None:

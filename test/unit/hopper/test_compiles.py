@@ -10,6 +10,8 @@ import pytest
 triton = pytest.importorskip("triton")
 
 from sglang_ic.hopper import (  # noqa: E402
+    attention,
+    attention_kernel,
     choosing,
     keeping,
     padding,
@@ -22,6 +24,10 @@ from sglang_ic.hopper import (  # noqa: E402
 
 TILE = {"H": 32, "D": 128, "BLOCK_Q": 8, "BLOCK_K": 64, "STAGES": 3}
 KEPT = {"TOPK": 2048, "TOPK_POWER": 2048, "LANES": 64, "LEVELS": 128}
+ATTENTION = {
+    **{"K": 2048, "LATENT": attention.LATENT, "ROPE": attention.ROPE},
+    **{"UNIT": attention.UNIT, "BLOCK_K": attention.BLOCK_K},
+}
 CASES = {
     "count": (
         pages.count_kernel,
@@ -30,6 +36,15 @@ CASES = {
     ),
     "look up": (pages.look_up_kernel, {"K": 2048, "BLOCK": 1024, "PAGE": 64}, 4),
     "concat": (padding.concat_kernel, {"H": 32, "LATENT": 512, "ROPE": 64, "BLOCK": 8}, 4),
+    **{
+        f"attention of {num_heads} heads{', with lengths' * has_lengths}": (
+            attention_kernel.sparse_attention_kernel,
+            {**ATTENTION, "H": num_heads, "HAS_LENGTHS": has_lengths},
+            4,
+        )
+        for num_heads in attention.HEADS
+        for has_lengths in (False, True)
+    },
     "slots": (slots._slots_kernel, {"K": 2048, "BLOCK": 1024}, 4),
     "score": (scoring.score_kernel, TILE, 4),
     "gather": (sampling.gather_kernel, {"D": 128, "STEP": 32, "BLOCK": 64}, 4),
@@ -63,10 +78,11 @@ POINTERS = {
     "*fp32": {"scores", "samples", "bounds", "k_scale", "sampled_scale", "weights"},
     "*fp8e4nv": {"q", "k"},
     "*u8": {"sampled_k"},
-    "*bf16": {"nope", "rope", "out"},
+    "*bf16": {"nope", "rope", "q_nope", "q_rope", "kv", "out"},
+    "fp32": {"scale"},
 }
 OTHER_POINTERS = {"gather": {"k": "*u8"}}  # names that are something else in one kernel
-OTHER_NUMBERS = {"base"}
+OTHER_NUMBERS = {"base", "rope_stride_h"}
 
 
 def argument_type(kernel, name):
@@ -91,7 +107,7 @@ def compile_for_hopper(name):
     kernel, constants, num_warps = CASES[name]
     position = {argument: (index,) for index, argument in enumerate(kernel.arg_names)}
     types = {n: argument_type(name, n) for n in position}
-    source = GluonASTSource if name in GLUON else ASTSource
+    source = GluonASTSource if kernel.is_gluon() else ASTSource
     return triton.compile(
         source(
             fn=kernel,
@@ -100,12 +116,19 @@ def compile_for_hopper(name):
             attrs={
                 position[n]: [["tt.divisibility", 16]]
                 for n in position
-                if n not in constants and not n.startswith("num_") and n not in OTHER_NUMBERS
+                if n not in constants
+                and not n.startswith("num_")
+                and n not in OTHER_NUMBERS
+                and types[n] != "fp32"
             },
         ),
         target=GPUTarget("cuda", 90, 32),
         options={"num_warps": num_warps, **REGISTERS.get(name, {})},
     )
+
+
+def constants(name):
+    return CASES[name][1]
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -117,8 +140,11 @@ def test_kernel_compiles_for_hopper(compiled, name, tmp_path):
     tool = Path(triton.backends.nvidia.__file__).with_name("bin") / "cuobjdump"
     usage = subprocess.check_output([tool, "--dump-resource-usage", cubin], text=True)
     assert " STACK:0 " in usage and " LOCAL:0 " in usage
-    # 228 KB a multiprocessor, of which two programs should fit.
-    assert kernel.metadata.shared < 100_000
+    # 228 KB a multiprocessor, of which two programs should fit, each with 1 KB of the system's.
+    assert kernel.metadata.shared < (115_713 if name.startswith("attention") else 100_000)
+    if name.startswith("attention"):
+        assert f"wgmma.mma_async.sync.aligned.m64n{constants(name)['H']}k16.f32.bf16.bf16" in ptx
+        assert set(re.findall(r"cp\.async\.c[ag]\S* [^;]*?, (0x\w+)", ptx)) == {"0x10"}
     if name in SCORING:
         assert "wgmma.mma_async" in ptx and "e4m3.e4m3" in ptx
     if name in GLUON:

@@ -10,6 +10,8 @@ from sglang_ic.candidates.switch import CANDIDATE_PAGES
 from sglang_ic.hopper import plugin
 from sglang_ic.hopper.switches import (
     DECODE_STREAMS,
+    NAMES,
+    PREFILL_ATTENTION,
     PREFILL_PADDING,
     PREFILL_SCORES,
     PREFILL_TOPK,
@@ -20,7 +22,7 @@ pytest.importorskip("sglang.srt.plugins.hook_registry", exc_type=ImportError)
 
 @pytest.fixture(autouse=True)
 def _no_switches(monkeypatch):
-    for name in (PREFILL_TOPK, PREFILL_SCORES, PREFILL_PADDING, DECODE_STREAMS, CANDIDATE_PAGES):
+    for name in (*NAMES, CANDIDATE_PAGES):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -75,6 +77,21 @@ def test_overlapping_queries_attach_where_they_are_made_and_where_they_are_read(
     assert attached == ["concat_with_room", "attend_without_copies"]
 
 
+def test_heads_as_they_are_attach_where_the_parts_are_kept_and_where_they_attend(
+    monkeypatch, attached
+):
+    monkeypatch.setenv(PREFILL_ATTENTION, "heads")
+    plugin.register()
+    assert attached == ["extend_with_parts", "keep_parts", "attend_to_parts"]
+
+
+def test_two_switches_for_one_step_stop_the_process(monkeypatch, attached):
+    monkeypatch.setenv(PREFILL_ATTENTION, "heads")
+    monkeypatch.setenv(PREFILL_PADDING, "overlap")
+    with pytest.raises(SystemExit, match="sglang_ic: SGLANG_IC_PREFILL_PADDING=overlap: "):
+        plugin.register()
+
+
 @pytest.mark.parametrize(
     "choice, prepare", [("indexer", "prepare_beside_the_indexer"), ("roles", "prepare_by_role")]
 )
@@ -110,10 +127,10 @@ from sglang_ic.hopper import plugin
 from sglang_ic.hopper.switches import Switches
 from sglang_ic.seams import attach
 
-topk, scores = (word or None for word in sys.argv[1:])
-wanted = plugin.seams(Switches(topk, scores, "overlap", "roles"))
+topk, scores, padding, attention, num_seams = (word or None for word in sys.argv[1:])
+wanted = plugin.seams(Switches(topk, scores, padding, attention, "roles"))
 wanted += (plugin.CANDIDATES,)
-assert len(wanted) == (6 if topk else 7) and all(seam.problem() for seam in wanted)
+assert len(wanted) == int(num_seams) and all(seam.problem() for seam in wanted)
 attach(wanted, "a test")
 assert not any(seam.problem() for seam in wanted)
 
@@ -125,11 +142,19 @@ print("attached")
 
 
 @pytest.mark.engine
-@pytest.mark.parametrize("topk, scores", [("ragged", ""), ("", "fused")])
-def test_the_hooks_really_run_on_upstreams_functions(topk, scores):
+@pytest.mark.parametrize(
+    "choices",
+    [
+        ("ragged", "", "overlap", "", "6"),
+        ("ragged", "", "", "heads", "7"),
+        ("", "fused", "", "heads", "8"),
+    ],
+    ids=" ".join,
+)
+def test_the_hooks_really_run_on_upstreams_functions(choices):
     """In a process of its own: attaching changes SGLang for good."""
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", ATTACH, topk, scores],
+        [sys.executable, "-W", "ignore", "-c", ATTACH, *choices],
         env={**os.environ, "SGLANG_USE_CPU_ENGINE": "1", "SGLANG_PLUGINS": "none"},
         capture_output=True,
         text=True,

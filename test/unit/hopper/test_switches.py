@@ -4,6 +4,8 @@ import pytest
 
 from sglang_ic.hopper.switches import (
     DECODE_STREAMS,
+    NAMES,
+    PREFILL_ATTENTION,
     PREFILL_PADDING,
     PREFILL_SCORES,
     PREFILL_TOPK,
@@ -28,6 +30,22 @@ def test_padding_and_streams_have_switches_that_go_with_all_others():
     )
 
 
+def test_attention_has_a_switch_that_goes_with_all_but_padding():
+    given = {PREFILL_ATTENTION: "heads", PREFILL_SCORES: "fused", DECODE_STREAMS: "roles"}
+    assert Switches.read(given) == Switches(
+        prefill_scores="fused", prefill_attention="heads", decode_streams="roles"
+    )
+    assert PREFILL_ATTENTION in NAMES
+
+
+def test_attention_without_padding_refuses_padding_beside_it():
+    with pytest.raises(ValueError) as refused:
+        Switches.read({PREFILL_ATTENTION: "heads", PREFILL_PADDING: "overlap"})
+    assert str(refused.value) == (
+        f"{PREFILL_PADDING}=overlap: {PREFILL_ATTENTION}=heads pads nothing; unset one of them"
+    )
+
+
 def test_fused_scores_refuse_a_topk_beside_them():
     with pytest.raises(ValueError) as refused:
         Switches.read({PREFILL_SCORES: "fused", PREFILL_TOPK: "ragged"})
@@ -39,7 +57,8 @@ def test_fused_scores_refuse_a_topk_beside_them():
 @pytest.mark.parametrize(
     "name, value, accepted",
     [(PREFILL_TOPK, "triton", "ragged"), (PREFILL_SCORES, "triton", "fused")]
-    + [(PREFILL_PADDING, "no", "overlap"), (DECODE_STREAMS, "two", "indexer, roles")],
+    + [(PREFILL_PADDING, "no", "overlap"), (DECODE_STREAMS, "two", "indexer, roles")]
+    + [(PREFILL_ATTENTION, "32", "heads")],
 )
 def test_another_name_is_refused_in_one_line(name, value, accepted):
     with pytest.raises(ValueError) as refused:
