@@ -16,11 +16,12 @@
 #   profile        300 s   3 servers, 5 arms; measured where a server had been started before
 #   prefill        515 s   3 starts; each length: one warm-up on each server, then 2 rounds: stock
 #                          132 + 29, fork 102 + 25, replaced 37 + 10
-#   decode-bf16    450 s   2 starts; 2 x 5 prompts 230, 2 rounds of 5 arms 100
-#                 1405 s   in all, with 140 for the first start
+#   decode-bf16    370 s   3 starts, 3 prompts 69, 2 rounds of 6 arms 120
+#                 1325 s   in all, with 140 for the first start
 #
 # on another machine (or later on this one; 140 for the first start on top):
 #
+#   decode-bf16-batch   450 s   2 starts; 2 x 5 prompts 230, 2 rounds of 5 arms 100
 #   decode-fp8          305 s   1 start, 8 prompts 184 (at bf16's speed), 2 rounds of 3 arms 60
 #   decode-fp8-control  285 s   2 starts, 2 prompts 46, 3 rounds of 4 arms 120
 #   decode-streams      240 s   3 starts, 3 prompts of 64K, 9 visits
@@ -34,11 +35,12 @@ limit=${5:-590}
 root=$(cd "$(dirname "$0")/../.." && pwd)
 work=$site-fork
 . "$root/benchmark/patched_copy.sh"
-if [ ! -f "$work/.done" ]; then
+stamp=$(cat "$root"/patches/* "$root/pyproject.toml" | sha256sum)
+if [ "$(cat "$work/.done" 2> /dev/null)" != "$stamp" ]; then
     rm -rf "$work"
     mkdir "$work"
     patched_copy "$site" "$work"
-    touch "$work/.done"
+    echo "$stamp" > "$work/.done"
 fi
 # A command that is killed copies nothing, so the journal lies beside the site and goes on from there.
 kept=$(basename "$output")
