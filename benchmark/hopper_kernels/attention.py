@@ -1,4 +1,4 @@
-"""Sparse attention of a layer and chunk: padded as upstream does, not padded, Triton's, ours."""
+"""Sparse attention of one layer and chunk: padded as upstream does, upstream's in Triton, ours."""
 
 import torch
 
@@ -12,7 +12,6 @@ def attention(bench: Bench, num_rows: int, num_keys: int, device) -> None:
     Queries that select alike find their keys in L2: what is left then is not the gather. Keys that
     are sorted lie closer together for queries that run at a time; the sets are the same.
     """
-    from sglang_ic.hopper import padding
     from sglang_ic.hopper.attention import attend
 
     case = f"attention {num_rows}x{num_keys}"
@@ -34,14 +33,8 @@ def attention(bench: Bench, num_rows: int, num_keys: int, device) -> None:
         padded[:, :HEADS] = q
         return padded
 
-    def roomy():
-        return padding.concat_with_room(None, nope, rope)
-
     def flash_mla(selected):
         return flash_mla_sparse(pad(concat()), kv, selected)
-
-    def overlapping(selected):
-        return flash_mla_sparse(padding.overlapping(roomy()), kv, selected)
 
     def triton_mla(selected):
         from sglang.kernels.ops.attention.dsa.triton_sparse_mla_prefill import sparse_mla_prefill
@@ -53,10 +46,8 @@ def attention(bench: Bench, num_rows: int, num_keys: int, device) -> None:
 
     bench.time(case, "queries put together", concat)
     bench.time(case, "queries put together, then padded", lambda: pad(concat()))
-    bench.time(case, "queries put together, with room", roomy)
     ways = {
         "flashmla_sparse": flash_mla,
-        "flashmla_sparse, overlapping": overlapping,
         "triton_sparse_mla": triton_mla,
         "ours, heads as they are": as_they_are,
     }

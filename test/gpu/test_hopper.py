@@ -228,28 +228,6 @@ def test_fused_does_not_wait_for_the_gpu():
         torch.cuda.set_sync_debug_mode("default")
 
 
-@pytest.mark.parametrize("num_heads", [32, 16])
-@pytest.mark.parametrize("num_tokens", [1, 300])
-def test_overlapping_queries_give_padded_ones_output_bit_for_bit(num_heads, num_tokens):
-    interface = pytest.importorskip("sglang.kernels.ops.attention.flash_mla_interface")
-    from sglang_ic.hopper import padding
-
-    nope = random(num_heads, num_tokens, 512).bfloat16().transpose(0, 1)
-    rope = random(num_tokens, num_heads, 192).bfloat16()[:, :, 128:]
-    kv = random(WIDTH, 1, 576).bfloat16()
-    selected = torch.randint(0, WIDTH, (num_tokens, 1, TOPK), dtype=torch.int32, device="cuda")
-    q_all = padding.concat_with_room(None, nope, rope)
-    assert torch.equal(q_all, torch.cat([nope, rope], dim=-1))
-    padded = q_all.new_zeros(num_tokens, 64, 576)
-    padded[:, :num_heads] = q_all
-    expected, _, _ = interface.flash_mla_sparse_fwd(padded, kv, selected, 0.04, d_v=512)
-    wide = padding.overlapping(q_all)
-    assert wide.stride() == (num_heads * 576, 576, 1)
-    for _ in range(RUNS):
-        found, _, _ = interface.flash_mla_sparse_fwd(wide, kv, selected, 0.04, d_v=512)
-        assert torch.equal(found[:, :num_heads], expected[:, :num_heads])
-
-
 # How many keys of a row count: none, some tiles and a bit, all, and more than there are.
 ATTENTION_LENGTHS = (0, 1, 64, 65, 128, 129, 2047, 2048, 5000)
 

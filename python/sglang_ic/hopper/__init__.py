@@ -1,7 +1,7 @@
 """Cheaper prefill on NVIDIA GPUs: exact replacements for steps of upstream's indexer and attention.
 
-switches.py   which replacement was asked for: none, unless an environment variable names one
-plugin.py     the SGLang plugin: attaches it, or stops the server
+switches.py   which replacements run: those measured to be faster, unless turned off
+plugin.py     the SGLang plugin: attaches them, or stops the server
 hooks.py      what runs in place of upstream's method, and for which calls
 fused.py      scores and top-k in one pass over the keys: sizes, row blocks, launches
 sampling.py      the bounds that it starts from
@@ -13,7 +13,6 @@ ordering.py      Triton: scores as keys that sort
 deferred.py   scores that upstream asks for and hands on unread
 candidates.py    prefill of a candidate layer: approximate, for patterns with C only
 pages.py         its Triton kernels
-padding.py    sparse attention without padded queries, by FlashMLA
 attention.py  sparse attention of our own, of the heads as they are: shapes, launches
 attention_kernel.py Gluon: keys by queries, two programs on a multiprocessor
 attention_hooks.py  leaves upstream's queries in two parts for it

@@ -1,24 +1,25 @@
 """SGLang plugin (entry-point group `sglang.srt.plugins`): attach what was asked for, or stop.
 
-Does nothing unless an environment variable names a replacement (see ``switches``) or allows
-candidate layers (see ``sglang_ic.candidates.switch``), so a server that was not told otherwise runs
-upstream's indexer. All but the streams, which go by role, work on the patched SGLang and on
-upstream's own.
+On a Hopper GPU the replacements run that were measured to be faster, unless an environment variable
+turns them off (see ``switches``); elsewhere none does, and one that is asked for stops the server.
+Candidate layers need permission of their own (see ``sglang_ic.candidates.switch``). All but the
+streams, which go by role, work on the patched SGLang and on upstream's own.
 """
 
 from __future__ import annotations
 
 import os
 
+import torch
+
 from sglang_ic.candidates import switch
 from sglang_ic.hopper.switches import (
     DECODE_STREAMS,
-    NAMES,
     PREFILL_ATTENTION,
-    PREFILL_PADDING,
     PREFILL_SCORES,
     PREFILL_TOPK,
     Switches,
+    asked_for,
 )
 from sglang_ic.seams import Seam, attach, refuse
 
@@ -36,22 +37,6 @@ CANDIDATES = Seam(
 _CONCAT = "sglang.kernels.ops.attention.utils.concat_mla_absorb_q_general"
 _CONCAT_SEEN_AT = ("sglang.srt.layers.attention.dsa_backend.concat_mla_absorb_q_general",)
 _BACKEND = "sglang.srt.layers.attention.dsa_backend.DeepseekSparseAttnBackend."
-_COPIES = f"{PREFILL_PADDING}=overlap would copy every query"
-PADDING = (
-    Seam(
-        _CONCAT,
-        "around",
-        "sglang_ic.hopper.padding.concat_with_room",
-        _COPIES,
-        seen_at=_CONCAT_SEEN_AT,
-    ),
-    Seam(
-        _BACKEND + "_forward_flashmla_sparse",
-        "around",
-        "sglang_ic.hopper.padding.attend_without_copies",
-        _COPIES,
-    ),
-)
 _PADS = f"{PREFILL_ATTENTION}=heads would run FlashMLA on padded queries"
 _PARTS = "sglang_ic.hopper.attention_hooks."
 ATTENTION = (
@@ -86,8 +71,6 @@ def seams(switches: Switches) -> tuple[Seam, ...]:
                 seen_at=(_DSA + "dsa_indexer.resolve_fp8_mqa_logits_fn",),
             )
         )
-    if switches.prefill_padding is not None:
-        found += PADDING
     if switches.prefill_attention is not None:
         found += ATTENTION
     if switches.decode_streams is not None:
@@ -113,27 +96,35 @@ def _is_patched() -> bool:
     return "index_cache" in ForwardBatch.__dataclass_fields__
 
 
+def _is_cuda() -> bool:
+    from sglang.srt.utils import is_cuda
+
+    return is_cuda()
+
+
+def _is_hopper() -> bool:
+    return _is_cuda() and torch.cuda.get_device_capability()[0] == 9
+
+
 def register() -> None:
-    """Attach the replacements that the environment names, if any.
+    """Attach the replacements that run here, if any.
 
     Raises:
-        SystemExit: with one line: a value that is not one of ours, no NVIDIA GPU, or a seam that
-            is not ours afterwards.
+        SystemExit: with one line: a value that is not one of ours, a replacement that is asked for
+            where there is no Hopper GPU, or a seam that is not ours afterwards.
     """
     try:
         switches = Switches.read(os.environ)
-        wanted = seams(switches)
     except ValueError as error:
         refuse(str(error))
-    if not wanted and not switch.setting():
-        return
-    from sglang.srt.utils import is_cuda
-
-    if wanted and not is_cuda():
-        refuse(f"{', '.join(NAMES)} need an NVIDIA GPU; unset them")
+    wanted = ()
+    if _is_hopper():
+        wanted = seams(switches)
+    elif asked := asked_for(os.environ):
+        refuse(f"{', '.join(asked)}: there is no Hopper GPU here; unset it")
     if switches.decode_streams is not None and not _is_patched():
         refuse(f"{DECODE_STREAMS} needs the patched SGLang: run python -m sglang_ic.fork")
-    if switch.setting() and is_cuda():  # the CPU path has its own
+    if switch.setting() and _is_cuda():  # the CPU path has its own
         wanted += (CANDIDATES,)
     if wanted:
         attach(wanted, "the replacements of " + ", ".join(seam.target for seam in wanted))

@@ -30,9 +30,10 @@ def load_block(
 ):
     """Queries of a block of rows, halves of their weights, and the keys that one of them may see.
 
-    Columns of the product are pairs of heads, query by query: a thread of a warp group holds two
-    columns of every eight, and with four queries or more those are all of one query. So it sums
-    over heads by itself, without a word to its neighbours.
+    Columns of the product are pairs of heads, query by query, one half of the queries after the
+    other: a thread of a warp group holds two columns of every eight, and with four queries or more
+    in a half those are all of one query. So it sums over heads by itself, without a word to its
+    neighbours.
 
     A half is exact but for weights below 2**-125, which lose a last bit.
     """
@@ -41,8 +42,11 @@ def load_block(
     first = tl.min(tl.load(starts + row, mask=inside, other=2147483647), 0) // 4 * 4
     last = tl.max(tl.load(ends + row, mask=inside, other=0), 0)
     dim = tl.arange(0, D)
-    column = tl.arange(0, BLOCK_Q * H)
-    query, head = column // 2 % BLOCK_Q, column // (2 * BLOCK_Q) * 2 + column % 2
+    HALVES: tl.constexpr = 2 if BLOCK_Q > 1 else 1
+    Q: tl.constexpr = BLOCK_Q // HALVES
+    pair = tl.arange(0, BLOCK_Q * H)
+    half, column = pair // (Q * H), pair % (Q * H)
+    query, head = half * Q + column // 2 % Q, column // (2 * Q) * 2 + column % 2
     pair = (block * BLOCK_Q + query) * H + head
     exists = pair < num_rows * H
     queries = tl.load(q + pair[:, None] * D + dim[None, :], mask=exists[:, None], other=0.0)
@@ -73,7 +77,10 @@ def score_keys(
     # Twice max(product, 0), bit for bit, in an addition: a maximum has half the rate, and shares
     # its pipe with all integers. NaN stays NaN.
     product = (product + tl.abs(product)) * weight[None, :]
-    by_query = tl.trans(tl.reshape(product, (BLOCK_K, H // 2, BLOCK_Q, 2)), (0, 2, 1, 3))
+    HALVES: tl.constexpr = 2 if BLOCK_Q > 1 else 1
+    Q: tl.constexpr = BLOCK_Q // HALVES
+    split = tl.reshape(product, (BLOCK_K, HALVES, H // 2, Q, 2))
+    by_query = tl.trans(split, (0, 1, 3, 2, 4))
     return tl.sum(tl.reshape(by_query, (BLOCK_K, BLOCK_Q, H)), 2) * scale[:, None]
 
 

@@ -1,7 +1,7 @@
 """Which replacements run: environment variables, read once by the plugin in every process.
 
-Environment variables, because a replacement that has not been measured is for measurements. Unset
-or empty means upstream's code, untouched: nothing is attached.
+Unset or empty means what was measured to be faster on a Hopper GPU; "off" means upstream's code,
+for which nothing is attached.
 """
 
 from __future__ import annotations
@@ -14,21 +14,19 @@ PREFILL_TOPK = "SGLANG_IC_PREFILL_TOPK"
 # fused: our kernels score and select in one pass over the keys; scores are not written. Other
 # rounding than DeepGEMM's, so near-ties may be selected otherwise.
 PREFILL_SCORES = "SGLANG_IC_PREFILL_SCORES"
-
-# overlap: heads that pad a query for flashmla_sparse are those of the next token, read in place.
-PREFILL_PADDING = "SGLANG_IC_PREFILL_PADDING"
 # heads: our kernel in place of FlashMLA's, for ranks of 8, 16 or 32 heads. Other rounding.
 PREFILL_ATTENTION = "SGLANG_IC_PREFILL_ATTENTION"
 # indexer: in decode graphs it has a stream to itself. roles: and Shared layers have one in all.
 DECODE_STREAMS = "SGLANG_IC_DECODE_STREAMS"
 
+OFF = "off"
 _CHOICES = {
     PREFILL_TOPK: ("ragged",),
     PREFILL_SCORES: ("fused",),
-    PREFILL_PADDING: ("overlap",),
     PREFILL_ATTENTION: ("heads",),
     DECODE_STREAMS: ("indexer", "roles"),
 }
+_DEFAULTS = {PREFILL_TOPK: "ragged", PREFILL_ATTENTION: "heads"}
 NAMES = tuple(_CHOICES)
 
 
@@ -39,14 +37,12 @@ class Switches:
     Attributes:
         prefill_topk: how prefill selects: "ragged"; None with fused scores.
         prefill_scores: how prefill scores: "fused".
-        prefill_padding: how queries of few heads are padded: "overlap"; None with our attention.
         prefill_attention: how queries of few heads attend in prefill: "heads".
         decode_streams: which streams a layer has in a decode graph: "indexer" or "roles".
     """
 
     prefill_topk: str | None = None
     prefill_scores: str | None = None
-    prefill_padding: str | None = None
     prefill_attention: str | None = None
     decode_streams: str | None = None
 
@@ -57,26 +53,28 @@ class Switches:
         Raises:
             ValueError: a value that is not one of ours, or two that do the same step.
         """
-        topk, scores = _choice(environment, PREFILL_TOPK), _choice(environment, PREFILL_SCORES)
+        topk, scores, attention, streams = (_choice(environment, name) for name in NAMES)
         if scores == "fused" and topk:
-            raise ValueError(
-                f"{PREFILL_TOPK}={topk}: {PREFILL_SCORES}=fused selects too; unset one of them"
-            )
-        padding, attention, streams = (
-            _choice(environment, name)
-            for name in (PREFILL_PADDING, PREFILL_ATTENTION, DECODE_STREAMS)
-        )
-        if attention and padding:
-            raise ValueError(
-                f"{PREFILL_PADDING}={padding}: {PREFILL_ATTENTION}={attention} pads nothing; "
-                "unset one of them"
-            )
-        return cls(topk, scores, padding, attention, streams)
+            if PREFILL_TOPK in asked_for(environment):
+                raise ValueError(
+                    f"{PREFILL_TOPK}={topk}: {PREFILL_SCORES}=fused selects too; unset one of them"
+                )
+            topk = None
+        return cls(topk, scores, attention, streams)
+
+
+def asked_for(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """The variables that name a replacement, which then runs or stops the server."""
+    return tuple(name for name in NAMES if _given(environment, name) not in ("", OFF))
+
+
+def _given(environment: Mapping[str, str], name: str) -> str:
+    return environment.get(name, "").strip()
 
 
 def _choice(environment: Mapping[str, str], name: str) -> str | None:
-    value = environment.get(name, "").strip()
-    if value and value not in _CHOICES[name]:
-        accepted = ", ".join(_CHOICES[name])
-        raise ValueError(f"{name}={value}: accepted is {accepted}; unset it for upstream's own")
-    return value or None
+    value = _given(environment, name)
+    if value and value not in (*_CHOICES[name], OFF):
+        accepted = ", ".join((*_CHOICES[name], OFF))
+        raise ValueError(f"{name}={value}: accepted is {accepted}; unset it for the default")
+    return None if value == OFF else value or _DEFAULTS.get(name)

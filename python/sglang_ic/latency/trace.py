@@ -25,7 +25,6 @@ OURS = {
     **dict.fromkeys(("bound_kernel", "choose_kept_kernel", "_slots_kernel"), "top-k"),
     **dict.fromkeys(("gather_kernel", "count_kernel", "look_up_kernel"), "other indexer"),
     "sparse_attention_kernel": "sparse attention",
-    "concat_kernel": REST,  # as upstream's, which it replaces
 }
 # The first category with a word that is part of the lower-case name. Order matters: a router's
 # top-k is MoE, mqa_logits' metadata is no scoring, and a norm of FlashInfer is no attention.

@@ -15,7 +15,6 @@ import torch
 
 from sglang_ic.hopper import fused, reference
 from sglang_ic.hopper.fused import choose, score_and_select
-from sglang_ic.hopper.padding import with_room
 from sglang_ic.hopper.pages import count_selected, look_up_
 from sglang_ic.hopper.sampling import gather_samples, sample_bounds
 from sglang_ic.hopper.scoring import score
@@ -32,7 +31,7 @@ fused.keep = keep
 FUNCTIONS = {
     function.__name__: function
     for function in (choose, count_selected, gather_samples, keep, look_up_, sample_bounds, score)
-    + (score_and_select, to_slots_, with_room)
+    + (score_and_select, to_slots_)
 }
 
 while True:

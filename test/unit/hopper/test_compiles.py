@@ -14,7 +14,6 @@ from sglang_ic.hopper import (  # noqa: E402
     attention_kernel,
     choosing,
     keeping,
-    padding,
     pages,
     rescuing,
     sampling,
@@ -35,7 +34,6 @@ CASES = {
         4,
     ),
     "look up": (pages.look_up_kernel, {"K": 2048, "BLOCK": 1024, "PAGE": 64}, 4),
-    "concat": (padding.concat_kernel, {"H": 32, "LATENT": 512, "ROPE": 64, "BLOCK": 8}, 4),
     **{
         f"attention of {num_heads} heads{', with lengths' * has_lengths}": (
             attention_kernel.sparse_attention_kernel,
@@ -78,7 +76,7 @@ POINTERS = {
     "*fp32": {"scores", "samples", "bounds", "k_scale", "sampled_scale", "weights"},
     "*fp8e4nv": {"q", "k"},
     "*u8": {"sampled_k"},
-    "*bf16": {"nope", "rope", "q_nope", "q_rope", "kv", "out"},
+    "*bf16": {"q_nope", "q_rope", "kv", "out"},
     "fp32": {"scale"},
 }
 OTHER_POINTERS = {"gather": {"k": "*u8"}}  # names that are something else in one kernel

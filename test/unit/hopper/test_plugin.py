@@ -1,4 +1,4 @@
-"""The plugin: nothing without a switch, one line when it cannot do what a switch says."""
+"""The plugin: what was measured runs on a Hopper GPU, and one line where a switch cannot be met."""
 
 import os
 import subprocess
@@ -11,8 +11,8 @@ from sglang_ic.hopper import plugin
 from sglang_ic.hopper.switches import (
     DECODE_STREAMS,
     NAMES,
+    OFF,
     PREFILL_ATTENTION,
-    PREFILL_PADDING,
     PREFILL_SCORES,
     PREFILL_TOPK,
 )
@@ -35,22 +35,48 @@ def attached(monkeypatch):
         "attach",
         lambda seams, purpose: found.extend(seam.hook.rsplit(".", 1)[1] for seam in seams),
     )
-    monkeypatch.setattr("sglang.srt.utils.is_cuda", lambda: True)
+    monkeypatch.setattr(plugin, "_is_cuda", lambda: True)
+    monkeypatch.setattr(plugin, "_is_hopper", lambda: True)
     return found
 
 
-def test_nothing_is_attached_without_a_switch(attached):
+@pytest.fixture
+def all_off(monkeypatch):
+    for name in NAMES:
+        monkeypatch.setenv(name, OFF)
+
+
+HEADS = ["extend_with_parts", "keep_parts", "attend_to_parts"]
+
+
+def test_what_was_measured_runs_without_a_word(attached):
+    plugin.register()
+    assert attached == ["topk_with_ragged_kernel", *HEADS]
+
+
+def test_nothing_runs_where_all_is_off(attached, all_off):
     plugin.register()
     assert attached == []
 
 
-def test_the_topk_switch_attaches_its_hook(monkeypatch, attached):
-    monkeypatch.setenv(PREFILL_TOPK, "ragged")
+@pytest.mark.parametrize(
+    "name, left", [(PREFILL_TOPK, HEADS), (PREFILL_ATTENTION, ["topk_with_ragged_kernel"])]
+)
+def test_each_is_turned_off_by_itself(monkeypatch, attached, name, left):
+    monkeypatch.setenv(name, OFF)
     plugin.register()
-    assert attached == ["topk_with_ragged_kernel"]
+    assert attached == left
 
 
-def test_the_variable_of_candidate_layers_attaches_their_hook(monkeypatch, attached):
+@pytest.mark.parametrize("is_cuda", [False, True])
+def test_nothing_runs_on_other_hardware(monkeypatch, attached, is_cuda):
+    monkeypatch.setattr(plugin, "_is_cuda", lambda: is_cuda)
+    monkeypatch.setattr(plugin, "_is_hopper", lambda: False)
+    plugin.register()
+    assert attached == []
+
+
+def test_the_variable_of_candidate_layers_attaches_their_hook(monkeypatch, attached, all_off):
     monkeypatch.setenv(CANDIDATE_PAGES, "512")
     plugin.register()
     assert attached == ["topk_of_candidates"]
@@ -58,7 +84,8 @@ def test_the_variable_of_candidate_layers_attaches_their_hook(monkeypatch, attac
 
 def test_candidate_layers_on_cpu_attach_nothing_here(monkeypatch, attached):
     monkeypatch.setenv(CANDIDATE_PAGES, "512")
-    monkeypatch.setattr("sglang.srt.utils.is_cuda", lambda: False)
+    monkeypatch.setattr(plugin, "_is_cuda", lambda: False)
+    monkeypatch.setattr(plugin, "_is_hopper", lambda: False)
     plugin.register()
     assert attached == []
 
@@ -66,36 +93,22 @@ def test_candidate_layers_on_cpu_attach_nothing_here(monkeypatch, attached):
 def test_fused_scores_attach_to_both_steps(monkeypatch, attached):
     monkeypatch.setenv(PREFILL_SCORES, "fused")
     plugin.register()
-    assert attached == ["topk_with_fused_kernel", "scores_with_fused_kernel"]
-
-
-def test_overlapping_queries_attach_where_they_are_made_and_where_they_are_read(
-    monkeypatch, attached
-):
-    monkeypatch.setenv(PREFILL_PADDING, "overlap")
-    plugin.register()
-    assert attached == ["concat_with_room", "attend_without_copies"]
-
-
-def test_heads_as_they_are_attach_where_the_parts_are_kept_and_where_they_attend(
-    monkeypatch, attached
-):
-    monkeypatch.setenv(PREFILL_ATTENTION, "heads")
-    plugin.register()
-    assert attached == ["extend_with_parts", "keep_parts", "attend_to_parts"]
+    assert attached == ["topk_with_fused_kernel", "scores_with_fused_kernel", *HEADS]
 
 
 def test_two_switches_for_one_step_stop_the_process(monkeypatch, attached):
-    monkeypatch.setenv(PREFILL_ATTENTION, "heads")
-    monkeypatch.setenv(PREFILL_PADDING, "overlap")
-    with pytest.raises(SystemExit, match="sglang_ic: SGLANG_IC_PREFILL_PADDING=overlap: "):
+    monkeypatch.setenv(PREFILL_SCORES, "fused")
+    monkeypatch.setenv(PREFILL_TOPK, "ragged")
+    with pytest.raises(SystemExit, match="sglang_ic: SGLANG_IC_PREFILL_TOPK=ragged: "):
         plugin.register()
 
 
 @pytest.mark.parametrize(
     "choice, prepare", [("indexer", "prepare_beside_the_indexer"), ("roles", "prepare_by_role")]
 )
-def test_streams_attach_to_the_layer_and_to_its_indexer(monkeypatch, attached, choice, prepare):
+def test_streams_attach_to_the_layer_and_to_its_indexer(
+    monkeypatch, attached, all_off, choice, prepare
+):
     monkeypatch.setenv(DECODE_STREAMS, choice)
     plugin.register()
     assert attached == [prepare, "indexer_beside"]
@@ -108,10 +121,11 @@ def test_streams_need_roles_and_so_the_patched_sglang(monkeypatch, attached):
         plugin.register()
 
 
-def test_a_switch_without_a_gpu_stops(monkeypatch, attached):
+def test_what_is_asked_for_without_a_hopper_gpu_stops(monkeypatch, attached):
     monkeypatch.setenv(PREFILL_TOPK, "ragged")
-    monkeypatch.setattr("sglang.srt.utils.is_cuda", lambda: False)
-    with pytest.raises(SystemExit, match="SGLANG_IC_DECODE_STREAMS need an NVIDIA GPU"):
+    monkeypatch.setenv(PREFILL_ATTENTION, OFF)
+    monkeypatch.setattr(plugin, "_is_hopper", lambda: False)
+    with pytest.raises(SystemExit, match="SGLANG_IC_PREFILL_TOPK: there is no Hopper GPU here"):
         plugin.register()
 
 
@@ -127,8 +141,8 @@ from sglang_ic.hopper import plugin
 from sglang_ic.hopper.switches import Switches
 from sglang_ic.seams import attach
 
-topk, scores, padding, attention, num_seams = (word or None for word in sys.argv[1:])
-wanted = plugin.seams(Switches(topk, scores, padding, attention, "roles"))
+topk, scores, attention, num_seams = (word or None for word in sys.argv[1:])
+wanted = plugin.seams(Switches(topk, scores, attention, "roles"))
 wanted += (plugin.CANDIDATES,)
 assert len(wanted) == int(num_seams) and all(seam.problem() for seam in wanted)
 attach(wanted, "a test")
@@ -145,9 +159,8 @@ print("attached")
 @pytest.mark.parametrize(
     "choices",
     [
-        ("ragged", "", "overlap", "", "6"),
-        ("ragged", "", "", "heads", "7"),
-        ("", "fused", "", "heads", "8"),
+        ("ragged", "", "heads", "7"),
+        ("", "fused", "heads", "8"),
     ],
     ids=" ".join,
 )
