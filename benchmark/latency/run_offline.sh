@@ -8,19 +8,19 @@
 # time limit (default 590, exit code 3) goes on when the same command is given again.
 #
 # The parts of hopper.toml, in the order for a machine that is held for half an hour and ends a
-# command after ten minutes. Seconds on one H200; profile's were measured, the others are sums of what
-# was measured there: a server starts in 60 s, the first one on a machine in 140 s more (it compiles);
+# command after ten minutes. Seconds on one H200, measured where it says so, else sums of what was
+# measured there: a server starts in 60 s, the first one on a machine in 140 s more (it compiles);
 # a prompt of 200K takes 23 s with 47 Full layers, 13.4 with 12, 9.8 with 1; one of 64K 4.5, 3.5, 3.1.
-# A visit of a decode arm is taken for 10 s, a prompt with replaced kernels for 12.5 and 3.3.
+# With replaced kernels it is 11.3 and 3.0.
 #
-#   profile        300 s   3 servers, 5 arms; measured where a server had been started before
-#   prefill        515 s   3 starts; each length: one warm-up on each server, then 2 rounds: stock
-#                          132 + 29, fork 102 + 25, replaced 37 + 10
-#   decode-bf16    370 s   3 starts, 3 prompts 69, 2 rounds of 6 arms 120
-#                 1325 s   in all, with 140 for the first start
+#   profile        300 s   measured; 3 servers, 5 arms
+#   prefill        515 s   measured; 3 servers, 7 arms, 2 rounds of both lengths
+#   decode-bf16    255 s   measured; 3 servers, 6 arms
+#                 1210 s   in all, with 140 for the first start
 #
 # on another machine (or later on this one; 140 for the first start on top):
 #
+#   prefill-fused       360 s   3 starts, 4 arms, 2 rounds of both lengths
 #   decode-bf16-batch   450 s   2 starts; 2 x 5 prompts 230, 2 rounds of 5 arms 100
 #   decode-fp8          305 s   1 start, 8 prompts 184 (at bf16's speed), 2 rounds of 3 arms 60
 #   decode-fp8-control  285 s   2 starts, 2 prompts 46, 3 rounds of 4 arms 120

@@ -6,20 +6,23 @@
     engine = transformers in float32      bf16 weights' products, and index-K in fp8: see BF16
     counters = kernels in the profile     equal
 
-The bundled model, a document that it was not trained on, 16 x index_topk tokens. For the first,
-name the folder that holds the unpatched package in SGLANG_IC_STOCK_SITE.
+The bundled model, a document that it was not trained on, 16 x index_topk tokens, with every
+replacement of sglang_ic.hopper turned off: test_hopper.py has those. For the first, name the
+folder that holds the unpatched package in SGLANG_IC_STOCK_SITE.
 """
 
 import json
 import os
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from _server import running
 
 from sglang_ic.demo import bundled_model
+from sglang_ic.hopper.switches import NAMES, OFF
 from sglang_ic.latency import trace
 from sglang_ic.latency.target import trace_file
 
@@ -31,6 +34,7 @@ pytestmark = [
 PATTERNS = ["F" * 16, "FFFSFFFSFFFSFFSS", "FS" * 8, "FSSS" * 4, "FFSSSSSFSSSSSSSF", "F" + "S" * 15]
 PATTERN = PATTERNS[1]
 NEW_TOKENS = 16
+SERVERS_AT_ONCE = 3  # a start is a minute of compiling and loading, most of it on one core
 FLAGS = [
     # A small pool, so that other tests may run beside on the same GPU.
     *("--max-total-tokens", "20480", "--mem-fraction-static", "0.7"),
@@ -41,6 +45,7 @@ FLAGS = [
 ]
 ENVIRONMENT = {
     **os.environ,
+    **dict.fromkeys(NAMES, OFF),
     "SGLANG_DSA_FUSE_TOPK": "false",
     # Short prompts stay sparse: their dense kernels lack the bundled model's head sizes.
     "SGLANG_DSA_PREFILL_DENSE_ATTN_KV_LEN_THRESHOLD": "0",
@@ -105,12 +110,14 @@ def check_gap(name: str, ours: torch.Tensor, theirs: torch.Tensor, limits: dict)
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory, prompt) -> dict[str, dict]:
     """Pattern -> what a server of its own says, its prompt in one chunk: cold, then cached."""
-    found = {}
-    for number, pattern in enumerate(PATTERNS):
-        folder = tmp_path_factory.mktemp("parity") / str(number)
-        with serve(folder, pattern, "--chunked-prefill-size", "4096") as server:
-            found[pattern] = {"cold": ask(server, prompt), "cached": ask(server, prompt, start=-1)}
-    return found
+    folder = tmp_path_factory.mktemp("parity")
+
+    def answer(pattern):
+        with serve(folder / pattern, pattern, "--chunked-prefill-size", "4096") as server:
+            return {"cold": ask(server, prompt), "cached": ask(server, prompt, start=-1)}
+
+    with ThreadPoolExecutor(SERVERS_AT_ONCE) as pool:
+        return dict(zip(PATTERNS, pool.map(answer, PATTERNS), strict=True))
 
 
 @pytest.mark.parametrize("pattern", ["F" * 16, PATTERN])

@@ -11,6 +11,8 @@ import pytest
 import torch
 from _server import running
 
+from sglang_ic.hopper.switches import NAMES, OFF
+
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU here"),
@@ -26,7 +28,7 @@ FLAGS = [
     # Upstream's fused top-k takes index_topk 2048 only, and may break ties either way.
     *("--dsa-topk-backend", "torch"),
 ]
-ENVIRONMENT = {**os.environ, "SGLANG_DSA_FUSE_TOPK": "false"}
+ENVIRONMENT = {**os.environ, **dict.fromkeys(NAMES, OFF), "SGLANG_DSA_FUSE_TOPK": "false"}
 EAGER_PREFILL = ["--disable-prefill-cuda-graph"]
 # 16 x index_topk (128) and more; byte-level ids of the bundled model.
 PROMPT = [3 + (7919 * i + i // 7) % 250 for i in range(3000)]

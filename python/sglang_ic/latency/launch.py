@@ -13,6 +13,7 @@ from typing import Any
 
 from sglang_ic.bench.launch import CHECKOUT, STOCK_PYTHON, stock_environment
 from sglang_ic.bench.servers import LaunchedServer
+from sglang_ic.hopper import switches
 from sglang_ic.latency import in_scheduler
 from sglang_ic.latency.plan import Arm, Part, Plan
 from sglang_ic.server import arguments
@@ -90,8 +91,13 @@ def command(
 def environment(
     part: Part, group: tuple[Arm, ...], stock: Stock, *, on_cpu: bool
 ) -> dict[str, str]:
-    """Variables of the server's process, beside those of this one."""
-    found = dict(group[0].environment)
+    """Variables of the server's process, beside those of this one.
+
+    The fork has upstream's kernels but for those that the arm names, so that arms of stock and fork
+    differ by one thing at a time.
+    """
+    found = dict.fromkeys(switches.NAMES, switches.OFF) if group[0].engine == "fork" else {}
+    found |= dict(group[0].environment)
     if on_cpu:
         found["SGLANG_USE_CPU_ENGINE"] = "1"  # read when sglang is imported
     if part.switch:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from sglang_ic.hopper import switches
 from sglang_ic.latency import in_scheduler, launch
 from sglang_ic.latency.plan import Arm, Part, Plan, Stage
 from sglang_ic.pattern import LayerPattern
@@ -63,6 +64,16 @@ def test_what_is_an_arms_own_reaches_its_server_alone():
     found = launch.environment(PART, (own,), SITE, on_cpu=False)
     assert found["SGLANG_IC_X"] == "1"
     assert "SGLANG_IC_X" not in launch.environment(PART, (FORK,), SITE, on_cpu=False)
+
+
+def test_the_fork_has_upstreams_kernels_but_for_those_that_an_arm_names():
+    found = launch.environment(PART, (FORK,), SITE, on_cpu=False)
+    assert {found[name] for name in switches.NAMES} == {switches.OFF}
+    own = dataclasses.replace(FORK, environment=((switches.PREFILL_TOPK, "ragged"),))
+    found = launch.environment(PART, (own,), SITE, on_cpu=False)
+    assert found[switches.PREFILL_TOPK] == "ragged"
+    assert found[switches.PREFILL_ATTENTION] == switches.OFF
+    assert not set(switches.NAMES) & set(launch.environment(PART, (STOCK,), SITE, on_cpu=False))
 
 
 def test_a_server_of_one_arm_captures_the_batch_sizes_that_are_decoded():
