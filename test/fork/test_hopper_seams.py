@@ -54,7 +54,22 @@ def test_the_method_of_candidate_layers_takes_what_its_hook_takes():
     assert arguments(DSA + "dsa_indexer.py", name) == [
         *("self", "enable_dual_stream", "forward_batch", "layer_id", "q_fp8", "weights"),
         *("metadata", "topk_result"),
-    ], "look again at topk_of_candidates in sglang_ic/hopper/candidates.py"
+    ], "look again at topk_of_candidates in candidates.py and prefill_without_scores in hooks.py"
+
+
+def test_the_hooks_of_attention_take_what_upstreams_methods_take():
+    backend, name = "srt/layers/attention/dsa_backend.py", "DeepseekSparseAttnBackend."
+    why = "look again at sglang_ic/hopper/attention_hooks.py"
+    assert arguments(backend, name + "forward_extend")[:6] == [
+        *("self", "q", "k", "v", "layer", "forward_batch"),
+    ], why
+    assert {"q_rope", "attn_sink"} <= set(arguments(backend, name + "forward_extend")), why
+    assert arguments(backend, name + "_forward_flashmla_sparse") == [
+        *("self", "q_all", "kv_cache", "v_head_dim", "page_table_1", "sm_scale", "topk_length"),
+        "attn_sink",
+    ], why
+    utils = "kernels/ops/attention/utils.py"
+    assert arguments(utils, "concat_mla_absorb_q_general") == ["q_nope", "q_rope"], why
 
 
 def test_the_kernel_that_ragged_calls_takes_what_it_is_given():
@@ -116,13 +131,23 @@ FACTS = [
             "k_fp8 = k_fp8.view(torch.float8_e4m3fn)",
             "weights = weights.squeeze(-1)",
         ],
-        "hooks._mqa_logits stands in for that function: its arguments, shapes and dtypes",
+        "hooks._deferred_mqa_logits stands in for that function: its arguments, shapes and dtypes",
+    ),
+    (
+        DSA + "dsa_indexer.py",
+        "Indexer._get_topk_ragged",
+        [
+            "need_chunk, logits_budget_bytes = mqa_logits_should_chunk(num_rows=q_offset, "
+            "num_cols=k_offset, get_budget_bytes=",
+            "if not need_chunk:",
+        ],
+        "hooks.whole_chunks answers this question where scores are not written",
     ),
     (
         DSA + "utils.py",
         "resolve_fp8_mqa_logits_fn",
         ["return deep_gemm.fp8_mqa_logits"],
-        "hooks.scores_with_triton_kernel and scores_with_fused_kernel stand in for this function",
+        "hooks.scores_with_fused_kernel stands in for this function",
     ),
     (
         DSA + "dsa_indexer.py",
@@ -164,6 +189,27 @@ FACTS = [
         "DeepseekSparseAttnBackend.forward_extend",
         ["page_table_1 = self._get_fused_topk_page_table(topk_indices)"],
         "attention takes the fused top-k as slots",
+    ),
+    (
+        "srt/layers/attention/dsa_backend.py",
+        "DeepseekSparseAttnBackend.forward_extend",
+        [
+            "if q_rope is not None: q_all = concat_mla_absorb_q_general(q_nope, q_rope) "
+            "if dsa_impl == 'triton_sparse_mla':",
+            "return self._forward_flashmla_sparse(q_all=q_all, kv_cache=kv_cache, "
+            "page_table_1=page_table_1,",
+        ],
+        "attention_hooks leaves queries in two parts between these two lines",
+    ),
+    (
+        "srt/layers/attention/dsa_backend.py",
+        "DeepseekSparseAttnBackend._forward_flashmla_sparse",
+        [
+            "if topk_length is not None and topk_length.shape[0] != num_tokens: topk_length = None",
+            "indices_input = page_table_1.unsqueeze(1)",
+            "o = o[:, :num_heads, :]",
+        ],
+        "attention_hooks.attend_to_parts stands in for this method",
     ),
     (
         "srt/layers/attention/dsa_backend.py",

@@ -9,10 +9,12 @@ go to upstream's method, unchanged.
 
 Scores (`resolve_fp8_mqa_logits_fn`): upstream asks there which function scores a chunk. Both steps
 become one where that function returns its question (``deferred``) and the top-k hook answers it.
+Upstream cuts a chunk whose scores would not fit in a buffer; where none are written it does not.
 """
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -20,6 +22,8 @@ from typing import Any
 import torch
 
 from sglang_ic.hopper.deferred import DeferredScores
+
+_unwritten: ContextVar[bool] = ContextVar("scores will not be written", default=False)
 
 
 @dataclass(frozen=True)
@@ -48,25 +52,13 @@ def prefill_rows(metadata: Any, logits, topk, ks, ke_offset, batch_idx_list) -> 
         ke_offset: [R] int32, window lengths; None if the call has all rows of the pass.
         batch_idx_list: [R] int32, request of each row; None if the call has all rows of the pass.
     """
-    from sglang.srt.environ import envs
-    from sglang.srt.layers.attention.dsa.dsa_topk_backend import TopkTransformMethod
-
-    pass_metadata = metadata.attn_metadata
-    if (
-        ks is None
-        or metadata.topk_transform_method != TopkTransformMethod.PAGED
-        or not metadata.topk_backend.is_sgl_kernel()
-        or not envs.SGLANG_DSA_FUSE_TOPK.get()
-        or metadata.force_unfused_topk
-        or pass_metadata.page_table_1 is None
-        or pass_metadata.pooled_index_kpool != 1
-        or not 0 < topk <= 2048
-    ):
+    if ks is None or not _selects_slots(metadata, topk):
         return None
+    requests = metadata.attn_metadata.token_to_batch_idx
     rows = Rows(
         ks,
         metadata.get_seqlens_expanded() if ke_offset is None else ke_offset,
-        pass_metadata.token_to_batch_idx if batch_idx_list is None else batch_idx_list,
+        requests if batch_idx_list is None else batch_idx_list,
     )
     for tensor in (rows.starts, rows.lengths, rows.requests):
         # A list of requests comes from prefill context parallelism: its rows are not these.
@@ -79,6 +71,22 @@ def prefill_rows(metadata: Any, logits, topk, ks, ke_offset, batch_idx_list) -> 
     if logits.dtype != torch.float32 or logits.stride(1) != 1 or logits.stride(0) % 4:
         return None
     return rows
+
+
+def _selects_slots(metadata: Any, topk: int) -> bool:
+    """Is this a pass whose selections the replacements know?"""
+    from sglang.srt.environ import envs
+    from sglang.srt.layers.attention.dsa.dsa_topk_backend import TopkTransformMethod
+
+    return (
+        metadata.topk_transform_method == TopkTransformMethod.PAGED
+        and metadata.topk_backend.is_sgl_kernel()
+        and envs.SGLANG_DSA_FUSE_TOPK.get()
+        and not metadata.force_unfused_topk
+        and metadata.attn_metadata.page_table_1 is not None
+        and metadata.attn_metadata.pooled_index_kpool == 1
+        and 0 < topk <= 2048
+    )
 
 
 def topk_with_ragged_kernel(original, *args, **kwargs):
@@ -98,6 +106,35 @@ def topk_with_fused_kernel(original, metadata, logits, *args, **kwargs):
         return original(metadata, logits.written, *args, **kwargs)
 
     return _in_prefill(_fused_slots, with_written, metadata, logits, *args, **kwargs)
+
+
+def prefill_without_scores(
+    original, indexer, enable_dual_stream, forward_batch, layer_id, q_fp8, weights, metadata, *rest
+):
+    """Around upstream's `_get_topk_ragged`: mark passes whose scores will not be written."""
+    marked = _unwritten.set(
+        _selects_slots(metadata, indexer.index_topk)
+        and forward_batch.attn_cp_metadata is None
+        and not (indexer.num_init_tokens or indexer.num_local_tokens)
+    )
+    try:
+        return original(
+            indexer,
+            enable_dual_stream,
+            forward_batch,
+            layer_id,
+            q_fp8,
+            weights,
+            metadata,
+            *rest,
+        )
+    finally:
+        _unwritten.reset(marked)
+
+
+def whole_chunks(original, **sizes):
+    """In place of upstream's `mqa_logits_should_chunk`: no pieces of what needs no room."""
+    return (False, 0) if _unwritten.get() else original(**sizes)
 
 
 def scores_with_fused_kernel():

@@ -34,6 +34,30 @@ CANDIDATES = Seam(
     "candidate layers would score all keys",
 )
 
+_WRITES = f"{PREFILL_SCORES}=fused would run DeepGEMM's kernel"
+_CUTS = f"{PREFILL_SCORES}=fused would run in pieces"
+FUSED = (
+    Seam(
+        _DSA + "utils.resolve_fp8_mqa_logits_fn",
+        "replace",
+        _HOOKS + "scores_with_fused_kernel",
+        _WRITES,
+        seen_at=(_DSA + "dsa_indexer.resolve_fp8_mqa_logits_fn",),
+    ),
+    Seam(
+        _DSA + "dsa_indexer.Indexer._get_topk_ragged",
+        "around",
+        _HOOKS + "prefill_without_scores",
+        _CUTS,
+    ),
+    Seam(
+        "sglang.srt.layers.attention.mqa_logits_utils.mqa_logits_should_chunk",
+        "around",
+        _HOOKS + "whole_chunks",
+        _CUTS,
+        seen_at=(_DSA + "dsa_indexer.mqa_logits_should_chunk",),
+    ),
+)
 _CONCAT = "sglang.kernels.ops.attention.utils.concat_mla_absorb_q_general"
 _CONCAT_SEEN_AT = ("sglang.srt.layers.attention.dsa_backend.concat_mla_absorb_q_general",)
 _BACKEND = "sglang.srt.layers.attention.dsa_backend.DeepseekSparseAttnBackend."
@@ -61,16 +85,8 @@ def seams(switches: Switches) -> tuple[Seam, ...]:
                 f"{name}={topk} would run upstream's own top-k",
             )
         )
-    if switches.prefill_scores is not None:
-        found.append(
-            Seam(
-                _DSA + "utils.resolve_fp8_mqa_logits_fn",
-                "replace",
-                f"{_HOOKS}scores_with_{switches.prefill_scores}_kernel",
-                f"{PREFILL_SCORES}={switches.prefill_scores} would run DeepGEMM's kernel",
-                seen_at=(_DSA + "dsa_indexer.resolve_fp8_mqa_logits_fn",),
-            )
-        )
+    if switches.prefill_scores == "fused":
+        found += FUSED
     if switches.prefill_attention is not None:
         found += ATTENTION
     if switches.decode_streams is not None:

@@ -140,3 +140,42 @@ def test_deferred_scores_are_no_tensor():
     """Anything else that upstream might do with them is an error at once."""
     assert not issubclass(DeferredScores, torch.Tensor)
     assert not {"masked_fill_", "to", "dtype", "stride", "__getitem__"} & set(dir(DeferredScores))
+
+
+class Indexer(SimpleNamespace):
+    """Stands for upstream's: asks whether to cut the chunk, and may fail."""
+
+    def get_topk_ragged(self, dual_stream, batch, layer_id, q_fp8, weights, metadata, result=None):
+        if q_fp8 is None:
+            raise RuntimeError("of upstream")
+        return hooks.whole_chunks(upstream, num_rows=8, num_cols=9), result
+
+
+def cut_by(metadata, cp=None, q_fp8=0, **numbers):
+    indexer = Indexer(
+        **{"index_topk": TOPK, "num_init_tokens": 0, "num_local_tokens": 0, **numbers}
+    )
+    batch = SimpleNamespace(attn_cp_metadata=cp)
+    arguments = (indexer, False, batch, 3, q_fp8, None, metadata)
+    return hooks.prefill_without_scores(Indexer.get_topk_ragged, *arguments, "result")
+
+
+def test_scores_that_are_not_written_are_not_cut_into_pieces():
+    assert cut_by(metadata()) == ((False, 0), "result")
+    assert hooks.whole_chunks(upstream, num_rows=8) == ("upstream's", (), {"num_rows": 8})
+
+
+def test_scores_that_will_be_written_are_cut_as_upstream_does():
+    from sglang.srt.layers.attention.dsa.dsa_topk_backend import TopkTransformMethod
+
+    expected = (("upstream's", (), {"num_rows": 8, "num_cols": 9}), "result")
+    assert cut_by(metadata(topk_transform_method=TopkTransformMethod.RAGGED)) == expected
+    assert cut_by(metadata(), cp="some") == expected
+    assert cut_by(metadata(), num_init_tokens=1) == expected
+    assert cut_by(metadata(), num_local_tokens=1) == expected
+
+
+def test_an_error_leaves_no_mark():
+    with pytest.raises(RuntimeError, match="of upstream"):
+        cut_by(metadata(), q_fp8=None)
+    assert hooks.whole_chunks(upstream, num_rows=8)[0] == "upstream's"

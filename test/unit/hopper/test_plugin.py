@@ -93,7 +93,11 @@ def test_candidate_layers_on_cpu_attach_nothing_here(monkeypatch, attached):
 def test_fused_scores_attach_to_both_steps(monkeypatch, attached):
     monkeypatch.setenv(PREFILL_SCORES, "fused")
     plugin.register()
-    assert attached == ["topk_with_fused_kernel", "scores_with_fused_kernel", *HEADS]
+    assert attached == [
+        *("topk_with_fused_kernel", "scores_with_fused_kernel"),
+        *("prefill_without_scores", "whole_chunks"),
+        *HEADS,
+    ]
 
 
 def test_two_switches_for_one_step_stop_the_process(monkeypatch, attached):
@@ -160,7 +164,7 @@ print("attached")
     "choices",
     [
         ("ragged", "", "heads", "7"),
-        ("", "fused", "heads", "8"),
+        ("", "fused", "heads", "10"),
     ],
     ids=" ".join,
 )
