@@ -15,10 +15,11 @@ import json
 import os
 import time
 import urllib.request
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 import torch
+from _at_once import AtOnce
 from _server import running
 
 from sglang_ic.demo import bundled_model
@@ -34,7 +35,8 @@ pytestmark = [
 PATTERNS = ["F" * 16, "FFFSFFFSFFFSFFSS", "FS" * 8, "FSSS" * 4, "FFSSSSSFSSSSSSSF", "F" + "S" * 15]
 PATTERN = PATTERNS[1]
 NEW_TOKENS = 16
-SERVERS_AT_ONCE = 3  # a start is a minute of compiling and loading, most of it on one core
+STREAMS = ["indexer", "roles"]
+IN_STOCKS_WORDS = ["F" * 16, PATTERN]
 FLAGS = [
     # A small pool, so that other tests may run beside on the same GPU.
     *("--max-total-tokens", "20480", "--mem-fraction-static", "0.7"),
@@ -107,31 +109,48 @@ def check_gap(name: str, ours: torch.Tensor, theirs: torch.Tensor, limits: dict)
     assert all(found[key] <= limit for key, limit in limits.items()), (name, found, limits)
 
 
-@pytest.fixture(scope="module")
-def answers(tmp_path_factory, prompt) -> dict[str, dict]:
-    """Pattern -> what a server of its own says, its prompt in one chunk: cold, then cached."""
-    folder = tmp_path_factory.mktemp("parity")
-
-    def answer(pattern):
-        with serve(folder / pattern, pattern, "--chunked-prefill-size", "4096") as server:
-            return {"cold": ask(server, prompt), "cached": ask(server, prompt, start=-1)}
-
-    with ThreadPoolExecutor(SERVERS_AT_ONCE) as pool:
-        return dict(zip(PATTERNS, pool.map(answer, PATTERNS), strict=True))
+def answer(folder, prompt, pattern, chunk=4096, **variables):
+    """What a server of its own says: cold, then cached, whose decode replays the graphs again."""
+    with serve(folder, pattern, "--chunked-prefill-size", str(chunk), **variables) as server:
+        return {"cold": ask(server, prompt), "cached": ask(server, prompt, start=-1)}
 
 
-@pytest.mark.parametrize("pattern", ["F" * 16, PATTERN])
-def test_stock_told_the_pattern_in_its_own_words_says_the_same(tmp_path, prompt, answers, pattern):
+def stock_answer(folder, prompt, pattern):
     site = os.environ.get("SGLANG_IC_STOCK_SITE")
     if not site:
-        pytest.skip("SGLANG_IC_STOCK_SITE names no unpatched sglang")
+        return None
+    folder.mkdir()
     types = {"indexer_types": [{"F": "full", "S": "shared"}[role] for role in pattern]}
     words = ["--model-path", str(bundled_model()), *FLAGS, "--chunked-prefill-size", "4096"]
     words += ["--json-model-override-args", json.dumps(types)]
     environment = {**ENVIRONMENT, "PYTHONPATH": site, "SGLANG_PLUGINS": "none"}
-    with running(tmp_path, *words, module="sglang.launch_server", env=environment) as server:
-        stock = ask(server, prompt)
-    ours = answers[pattern]["cold"]
+    with running(folder, *words, module="sglang.launch_server", env=environment) as server:
+        return ask(server, prompt)
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory, prompt):
+    """Name -> what a server says; a pattern's is its prompt in one chunk."""
+    folder = tmp_path_factory.mktemp("parity")
+    wanted = {pattern: partial(answer, pattern=pattern) for pattern in PATTERNS}
+    for pattern in IN_STOCKS_WORDS:
+        wanted[f"stock {pattern}"] = partial(stock_answer, pattern=pattern)
+    wanted["chunked"] = partial(answer, pattern=PATTERN, chunk=512)
+    for choice in STREAMS:
+        wanted[choice] = partial(answer, pattern=PATTERN, SGLANG_IC_DECODE_STREAMS=choice)
+    functions = {
+        name: partial(run, folder / str(number), prompt)
+        for number, (name, run) in enumerate(wanted.items())
+    }
+    with AtOnce(functions) as found:
+        yield found
+
+
+@pytest.mark.parametrize("pattern", IN_STOCKS_WORDS)
+def test_stock_told_the_pattern_in_its_own_words_says_the_same(answers, pattern):
+    stock, ours = answers[f"stock {pattern}"], answers[pattern]["cold"]
+    if stock is None:
+        pytest.skip("SGLANG_IC_STOCK_SITE names no unpatched sglang")
     assert stock["output_ids"] == ours["output_ids"]
     assert torch.equal(logprobs(stock), logprobs(ours))
 
@@ -149,23 +168,18 @@ def test_a_cached_prompt_is_answered_as_a_cold_one(asked, answers):
     assert abs(first - again) < SAME_MODEL["mean"]
 
 
-def test_chunks_give_what_one_pass_gives(tmp_path, asked, answers):
+def test_chunks_give_what_one_pass_gives(asked, answers):
     ids, answer = asked
-    with serve(tmp_path, PATTERN, "--chunked-prefill-size", "512") as server:
-        chunked = ask(server, ids)
+    chunked = answers["chunked"]["cold"]
     assert chunked["output_ids"][0] == answer
     ours, theirs = (logprobs(one)[: len(ids) - 1] for one in (chunked, answers[PATTERN]["cold"]))
     check_gap("chunked", ours, theirs, SAME_MODEL)
 
 
-@pytest.mark.parametrize("choice", ["indexer", "roles"])
-def test_other_streams_in_decode_graphs_change_no_number(tmp_path, prompt, answers, choice):
-    variables = {"SGLANG_IC_DECODE_STREAMS": choice}
-    with serve(tmp_path, PATTERN, "--chunked-prefill-size", "4096", **variables) as server:
-        found = ask(server, prompt)
-        again = ask(server, prompt, start=-1)  # replays the graphs once more
-    ours, theirs = answers[PATTERN]["cold"], answers[PATTERN]["cached"]
-    for one, other in ((found, ours), (again, theirs)):
+@pytest.mark.parametrize("choice", STREAMS)
+def test_other_streams_in_decode_graphs_change_no_number(answers, choice):
+    for when in ("cold", "cached"):
+        one, other = answers[choice][when], answers[PATTERN][when]
         assert one["output_ids"] == other["output_ids"]
         assert torch.equal(logprobs(one), logprobs(other))
 

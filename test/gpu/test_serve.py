@@ -6,9 +6,11 @@ with stock, name the folder that holds the unpatched package in SGLANG_IC_STOCK_
 
 import json
 import os
+from functools import partial
 
 import pytest
 import torch
+from _at_once import AtOnce
 from _server import running
 
 from sglang_ic.hopper.switches import NAMES, OFF
@@ -88,18 +90,37 @@ def serve_once(tmp_path, *flags, **kwargs):
     }
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory):
-    return serve_once(
-        tmp_path_factory.mktemp("shared"), "--index-cache-pattern", PATTERN, *EAGER_PREFILL
-    )
+def stock_once(tmp_path):
+    site = os.environ.get("SGLANG_IC_STOCK_SITE")
+    if not site:
+        return None
+    environment = {**ENVIRONMENT, "PYTHONPATH": site, "SGLANG_PLUGINS": "none"}
+    return serve_once(tmp_path, *EAGER_PREFILL, module="sglang.launch_server", env=environment)
 
 
 @pytest.fixture(scope="module")
-def full(tmp_path_factory):
-    return serve_once(
-        tmp_path_factory.mktemp("full"), "--index-cache-pattern", "full", *EAGER_PREFILL
-    )
+def served(tmp_path_factory):
+    new = tmp_path_factory.mktemp
+    pattern = ["--index-cache-pattern", PATTERN]
+    full = ["--index-cache-pattern", "full"]
+    functions = {
+        "shared": partial(serve_once, new("shared"), *pattern, *EAGER_PREFILL),
+        "full": partial(serve_once, new("full"), *full, *EAGER_PREFILL),
+        "graphed": partial(serve_once, new("graphed"), *pattern),
+        "stock": partial(stock_once, new("stock")),
+    }
+    with AtOnce(functions) as found:
+        yield found
+
+
+@pytest.fixture
+def shared(served):
+    return served["shared"]
+
+
+@pytest.fixture
+def full(served):
+    return served["full"]
 
 
 def test_pattern_is_served_and_shared_layers_hold_no_index_k(shared):
@@ -139,19 +160,17 @@ def test_cached_prompt_continues_with_the_same_tokens(shared):
     assert shared["again"]["output_ids"][:4] == shared["first"]["output_ids"][:4]
 
 
-def test_prefill_cuda_graph_keeps_the_answer(tmp_path, shared):
-    graphed = serve_once(tmp_path, "--index-cache-pattern", PATTERN)
+def test_prefill_cuda_graph_keeps_the_answer(served, shared):
+    graphed = served["graphed"]
     difference = (logprobs(graphed["first"]) - logprobs(shared["first"])).abs()
     print(json.dumps({"prefill_graph_max_dlogprob": difference.max().item()}))
     assert difference.mean() < 0.02
 
 
-def test_all_full_equals_stock(tmp_path, full):
-    site = os.environ.get("SGLANG_IC_STOCK_SITE")
-    if not site:
+def test_all_full_equals_stock(served, full):
+    stock = served["stock"]
+    if stock is None:
         pytest.skip("SGLANG_IC_STOCK_SITE names no unpatched sglang")
-    environment = {**ENVIRONMENT, "PYTHONPATH": site, "SGLANG_PLUGINS": "none"}
-    stock = serve_once(tmp_path, *EAGER_PREFILL, module="sglang.launch_server", env=environment)
     for name in ("first", "again", "short"):
         a, b = logprobs(stock[name]), logprobs(full[name])
         print(json.dumps({name: (a - b).abs().max().item()}))
