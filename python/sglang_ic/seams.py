@@ -80,6 +80,11 @@ def attach(seams: tuple[Seam, ...], purpose: str) -> None:
     from sglang.srt.plugins.hook_registry import HookRegistry
 
     check_version()
+    for seam in seams:  # all of them before the first is attached: half of ours would be served
+        try:
+            seam.load_hook()
+        except Exception as error:
+            refuse(f"cannot attach {purpose}: {seam.hook} does not load ({error!r})")
     for seam in seams:
         if seam.problem() is not None:
             seam.attach()

@@ -44,6 +44,14 @@ def test_a_hook_that_takes_effect_is_seen():
     assert victim_module.dumps({}) == "ours:{}"
 
 
+@pytest.mark.parametrize("hook", ["sglang_ic.nowhere.hook", "sglang_ic.seams.no_such_hook"])
+def test_a_hook_that_does_not_load_stops_before_any_is_attached(hook):
+    broken = Seam("json.dump", "around", hook, "it would be bad")
+    with pytest.raises(SystemExit, match=f"cannot attach a test: {hook} does not load"):
+        attach((seam("json.dumps"), broken), "a test")
+    assert victim_module.dumps({}) == "{}"
+
+
 def test_attaching_twice_is_once():
     attach((seam("json.dumps"),), "a test")
     attach((seam("json.dumps"),), "a test")

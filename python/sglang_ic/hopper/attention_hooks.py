@@ -44,6 +44,7 @@ def extend_with_parts(original, backend, q, k, v, layer, forward_batch, *args, *
     marked = _in_parts.set(
         backend.device_sm_major == 9
         and backend.dsa_prefill_impl == "flashmla_sparse"
+        and _varies_anyway(backend)
         and not backend.use_mha
         and backend.dsa_index_kpool <= 1
         and not mode.is_target_verify()
@@ -57,6 +58,19 @@ def extend_with_parts(original, backend, q, k, v, layer, forward_batch, *args, *
         return original(backend, q, k, v, layer, forward_batch, *args, **kwargs)
     finally:
         _in_parts.reset(marked)
+
+
+def _varies_anyway(backend) -> bool:
+    """Does upstream itself, with these flags, not repeat its answers bit for bit?
+
+    Its fused top-k takes equal scores as they come, and any order of what it selects. Where a user
+    chose what repeats itself, the fork gives upstream's bits, and so upstream's kernel.
+    """
+    return (
+        backend.use_fused_topk
+        and backend.dsa_topk_backend.is_sgl_kernel()
+        and backend.num_splits != 1  # which stands for --enable-deterministic-inference
+    )
 
 
 def keep_parts(original, q_nope, q_rope):

@@ -98,8 +98,10 @@ def score_and_select(
         window's start without one.
     """
     assert (page_table is None) == (requests is None)
+    assert all(tensor.is_contiguous() for tensor in (q, k, k_scale, weights))
     num_rows, num_heads, _ = q.shape
     sizes = sizes or Sizes.of(topk, num_heads)
+    assert 2 <= sizes.block_q <= 32  # two halves, and the rows that keep_kernel looks at
     selected = torch.empty((num_rows, topk), dtype=torch.int32, device=q.device)
     samples = gather_samples(k, k_scale, sizes.step)
     ends = starts + lengths

@@ -1,11 +1,11 @@
 """What runs in place of upstream's steps in prefill: top-k, and the scores before it.
 
 Top-k (`DSAIndexerMetadata.topk_transform`): upstream selects with an older kernel where attention
-wants slots (bf16 KV), and copies a row of the page table for every query where a chunk's scores do
-not fit in one buffer. The replacements select positions in a request first, which needs no page
-table, and look up slots for the selected ones alone. All they need besides the scores is computed
-once per pass: the lengths, the window starts and the request of each row. Calls of any other kind
-go to upstream's method, unchanged.
+wants slots (all but flashmla_sparse with fp8 KV), and copies a row of the page table for every
+query where a chunk's scores do not fit in one buffer. The replacements select positions in a
+request first, which needs no page table, and look up slots for the selected ones alone. All they
+need besides the scores is computed once per pass: the lengths, the window starts and the request of
+each row. Calls of any other kind go to upstream's method, unchanged.
 
 Scores (`resolve_fp8_mqa_logits_fn`): upstream asks there which function scores a chunk. Both steps
 become one where that function returns its question (``deferred``) and the top-k hook answers it.
@@ -80,7 +80,7 @@ def _selects_slots(metadata: Any, topk: int) -> bool:
 
     return (
         metadata.topk_transform_method == TopkTransformMethod.PAGED
-        and metadata.topk_backend.is_sgl_kernel()
+        and metadata.topk_backend.should_use_topk_v2()  # users can turn that kernel off
         and envs.SGLANG_DSA_FUSE_TOPK.get()
         and not metadata.force_unfused_topk
         and metadata.attn_metadata.page_table_1 is not None

@@ -1,7 +1,7 @@
 """Which replacements run: environment variables, read once by the plugin in every process.
 
-Unset or empty means what was measured to be faster on a Hopper GPU; "off" means upstream's code,
-for which nothing is attached.
+Unset or empty means what was measured to be faster on a Hopper GPU (an H200, bf16 KV, 32 heads);
+"off" means upstream's code, for which nothing is attached.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-# ragged: upstream's own newer kernel, which it uses for fp8 KV only, and then one lookup per index.
+# ragged: upstream's own newer kernel, which its prefill uses for flashmla_sparse with fp8 KV only,
+# and then one lookup per index.
 PREFILL_TOPK = "SGLANG_IC_PREFILL_TOPK"
 # fused: our kernels score and select in one pass over the keys; scores are not written. Other
 # rounding than DeepGEMM's, so near-ties may be selected otherwise.

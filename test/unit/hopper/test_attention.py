@@ -34,6 +34,9 @@ class Backend:
     dsa_prefill_impl = "flashmla_sparse"
     use_mha = False
     dsa_index_kpool = 1
+    use_fused_topk = True
+    num_splits = 0
+    dsa_topk_backend = SimpleNamespace(is_sgl_kernel=lambda: True)
 
     def __init__(self):
         self.ran = []
@@ -130,6 +133,9 @@ def test_lengths_of_other_rows_are_left_out_as_upstream_does(attended):
         {"dsa_prefill_impl": "flashmla_kv"},
         {"use_mha": True},
         {"dsa_index_kpool": 4},
+        {"use_fused_topk": False},  # where upstream repeats itself, its kernel stays
+        {"dsa_topk_backend": SimpleNamespace(is_sgl_kernel=lambda: False)},
+        {"num_splits": 1},
         {"mode": "target_verify"},
         {"mode": "draft_extend_v2"},
         {"heads": 64},

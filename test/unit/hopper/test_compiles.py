@@ -143,6 +143,10 @@ def test_kernel_compiles_for_hopper(compiled, name, tmp_path):
     if name.startswith("attention"):
         assert f"wgmma.mma_async.sync.aligned.m64n{constants(name)['H']}k16.f32.bf16.bf16" in ptx
         assert set(re.findall(r"cp\.async\.c[ag]\S* [^;]*?, (0x\w+)", ptx)) == {"0x10"}
+    # The compiler puts the barrier after a wait for copies, and what other threads copied is read.
+    waits = re.findall(r"cp\.async\.wait_group\s+\d;\s*(\S+)", ptx)
+    assert waits or name not in GLUON
+    assert name not in GLUON and not name.startswith("attention") or set(waits) == {"bar.sync"}
     if name in SCORING:
         assert "wgmma.mma_async" in ptx and "e4m3.e4m3" in ptx
     if name in GLUON:

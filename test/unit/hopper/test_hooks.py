@@ -152,8 +152,9 @@ def test_the_number_of_other_calls_is_the_number_tested():
     assert len(list(other_calls())) == 10
 
 
-def test_unfused_topk_by_environment_reaches_upstream(monkeypatch):
-    monkeypatch.setenv("SGLANG_DSA_FUSE_TOPK", "false")
+@pytest.mark.parametrize("name", ["SGLANG_DSA_FUSE_TOPK", "SGLANG_OPT_USE_TOPK_V2"])
+def test_kernels_that_are_turned_off_by_environment_stay_off(monkeypatch, name):
+    monkeypatch.setenv(name, "false")
     starts, *_ = windows_per_layer()
     assert hooks.prefill_rows(metadata(), logits(), TOPK, starts, None, None) is None
 

@@ -68,6 +68,13 @@ def test_each_is_turned_off_by_itself(monkeypatch, attached, name, left):
     assert attached == left
 
 
+@pytest.mark.parametrize("major, is_hopper", [(8, False), (9, True), (10, False)])
+def test_hopper_is_told_by_its_number(monkeypatch, major, is_hopper):
+    monkeypatch.setattr(plugin, "_is_cuda", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda: (major, 0))
+    assert plugin._is_hopper() == is_hopper
+
+
 @pytest.mark.parametrize("is_cuda", [False, True])
 def test_nothing_runs_on_other_hardware(monkeypatch, attached, is_cuda):
     monkeypatch.setattr(plugin, "_is_cuda", lambda: is_cuda)
