@@ -44,6 +44,10 @@ class Server:
         with urllib.request.urlopen(self._request(path, body), timeout=300) as answer:
             return json.loads(answer.read())
 
+    def post_text(self, path: str, body: dict) -> str:
+        with urllib.request.urlopen(self._request(path, body), timeout=300) as answer:
+            return answer.read().decode()
+
     def stream(self, path: str, body: dict) -> list[dict]:
         """The chunks of a server-sent-events answer."""
         with urllib.request.urlopen(self._request(path, body), timeout=300) as answer:

@@ -14,7 +14,6 @@ folder that holds the unpatched package in SGLANG_IC_STOCK_SITE.
 import json
 import os
 import time
-import urllib.request
 from functools import partial
 
 import pytest
@@ -202,10 +201,10 @@ def test_the_counters_equal_the_scoring_kernels_of_a_profile(tmp_path, prompt, p
         ask(server, prompt[::-1])  # whatever is compiled or captured late
         before = counted(server)
         body = {"output_dir": str(tmp_path / "trace"), "activities": ["GPU"], "with_stack": False}
-        assert "Start" in post_text(server, "/start_profile", body)
+        assert "Start" in server.post_text("/start_profile", body)
         ask(server, prompt)
         after = counted(server)
-        post_text(server, "/stop_profile", {})
+        server.post_text("/stop_profile", {})
         found = trace.read(trace_file(tmp_path / "trace"))
     run = after[0] - before[0]
     print(json.dumps({pattern: {"run": run, "kernels": found.launches("mqa_logits")}}))
@@ -224,13 +223,3 @@ def counted(server) -> tuple[int, int]:
             return now
         last = now
         time.sleep(0.5)
-
-
-def post_text(server, path: str, body: dict) -> str:
-    request = urllib.request.Request(
-        server.url + path,
-        data=json.dumps(body).encode(),
-        headers={"Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=300) as answer:
-        return answer.read().decode()
