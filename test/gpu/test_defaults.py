@@ -12,6 +12,7 @@ from functools import partial
 
 import pytest
 import torch
+from _answers import ask, check_gap, logprobs
 from _at_once import AtOnce
 from _server import running
 
@@ -82,22 +83,16 @@ def prompt() -> list[int]:
     return ids
 
 
-def ask(server, ids, start):
-    parameters = {"max_new_tokens": 4, "temperature": 0, "ignore_eos": True}
-    body = {"input_ids": ids, "sampling_params": parameters}
-    return server.post("/generate", {**body, "return_logprob": True, "logprob_start_len": start})
-
-
 def serve(folder, model, prompt, variables):
     folder.mkdir()
     words = ["--model-path", str(model), *FLAGS]
     with running(folder, *words, env={**os.environ, **variables}) as server:
-        found = {"cold": ask(server, prompt, 0), "cached": ask(server, prompt, -1)}
+        found = {"cold": ask(server, prompt, 4), "cached": ask(server, prompt, 4, start=-1)}
         # Two requests of other lengths in one batch, under the profiler.
         both = [prompt[::-1][:9000], prompt[1000:18_000]]
         traces = {"output_dir": str(folder / "trace"), "activities": ["GPU"], "with_stack": False}
         server.post_text("/start_profile", traces)
-        found["both"] = ask(server, both, 0)
+        found["both"] = ask(server, both, 4)
         server.post_text("/stop_profile", {})
         found["kernels"] = trace.read(trace_file(folder / "trace")).counts
     return found
@@ -115,8 +110,8 @@ def answers(tmp_path_factory, prompt):
         yield found
 
 
-def logprobs(answer) -> torch.Tensor:
-    return torch.tensor([row[0] for row in answer["meta_info"]["input_token_logprobs"][1:]])
+def of_prompt(answer) -> torch.Tensor:
+    return logprobs(answer)[: answer["meta_info"]["prompt_tokens"] - 1]
 
 
 @pytest.mark.parametrize("name", ARMS)
@@ -131,10 +126,7 @@ def test_the_prompt_is_predicted_as_with_upstreams_kernels(answers, name):
     ours, theirs = answers[name], answers["off"]
     pairs = [(ours["cold"], theirs["cold"]), *zip(ours["both"], theirs["both"], strict=True)]
     for one, other in pairs:
-        gap = (logprobs(one) - logprobs(other)).abs()
-        found = {"median": gap.median().item(), "mean": gap.mean().item(), "max": gap.max().item()}
-        print(json.dumps({name: found}))
-        assert all(found[key] <= limit for key, limit in SAME_MODEL.items()), (name, found)
+        check_gap(name, of_prompt(one), of_prompt(other), SAME_MODEL)
 
 
 @pytest.mark.parametrize("name", ARMS)

@@ -18,6 +18,7 @@ from functools import partial
 
 import pytest
 import torch
+from _answers import ask, check_gap, logprobs
 from _at_once import AtOnce
 from _server import running
 
@@ -87,31 +88,13 @@ def serve(folder, pattern, *flags, **variables):
     return running(folder, *words, *flags, env={**ENVIRONMENT, **variables})
 
 
-def ask(server, ids, new_tokens=NEW_TOKENS, start=0):
-    """`start` of the log-probabilities: 0 computes the whole prompt, -1 reads it from the cache."""
-    parameters = {"max_new_tokens": new_tokens, "temperature": 0, "ignore_eos": True}
-    body = {"input_ids": ids, "sampling_params": parameters}
-    return server.post("/generate", {**body, "return_logprob": True, "logprob_start_len": start})
-
-
-def logprobs(answer) -> torch.Tensor:
-    """Of prompt tokens after the first, then of the answer's."""
-    meta = answer["meta_info"]
-    rows = meta["input_token_logprobs"][1:] + meta["output_token_logprobs"]
-    return torch.tensor([row[0] for row in rows])
-
-
-def check_gap(name: str, ours: torch.Tensor, theirs: torch.Tensor, limits: dict) -> None:
-    gap = (ours - theirs).abs()
-    found = {"median": gap.median().item(), "mean": gap.mean().item(), "max": gap.max().item()}
-    print(json.dumps({name: found}))
-    assert all(found[key] <= limit for key, limit in limits.items()), (name, found, limits)
-
-
 def answer(folder, prompt, pattern, chunk=4096, **variables):
     """What a server of its own says: cold, then cached, whose decode replays the graphs again."""
     with serve(folder, pattern, "--chunked-prefill-size", str(chunk), **variables) as server:
-        return {"cold": ask(server, prompt), "cached": ask(server, prompt, start=-1)}
+        return {
+            "cold": ask(server, prompt, NEW_TOKENS),
+            "cached": ask(server, prompt, NEW_TOKENS, start=-1),
+        }
 
 
 def stock_answer(folder, prompt, pattern):
@@ -124,7 +107,7 @@ def stock_answer(folder, prompt, pattern):
     words += ["--json-model-override-args", json.dumps(types)]
     environment = {**ENVIRONMENT, "PYTHONPATH": site, "SGLANG_PLUGINS": "none"}
     with running(folder, *words, module="sglang.launch_server", env=environment) as server:
-        return ask(server, prompt)
+        return ask(server, prompt, NEW_TOKENS)
 
 
 @pytest.fixture(scope="module")
@@ -198,11 +181,11 @@ def test_the_engine_predicts_what_transformers_predicts_in_float32(pattern, prom
 def test_the_counters_equal_the_scoring_kernels_of_a_profile(tmp_path, prompt, pattern):
     """Prefill in one chunk and decode under graphs: one scoring kernel for each layer that runs."""
     with serve(tmp_path, pattern, "--chunked-prefill-size", "4096") as server:
-        ask(server, prompt[::-1])  # whatever is compiled or captured late
+        ask(server, prompt[::-1], NEW_TOKENS)  # whatever is compiled or captured late
         before = counted(server)
         body = {"output_dir": str(tmp_path / "trace"), "activities": ["GPU"], "with_stack": False}
         assert "Start" in server.post_text("/start_profile", body)
-        ask(server, prompt)
+        ask(server, prompt, NEW_TOKENS)
         after = counted(server)
         server.post_text("/stop_profile", {})
         found = trace.read(trace_file(tmp_path / "trace"))

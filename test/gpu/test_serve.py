@@ -10,6 +10,7 @@ from functools import partial
 
 import pytest
 import torch
+from _answers import ask, logprobs
 from _at_once import AtOnce
 from _server import running
 
@@ -43,33 +44,10 @@ def model_dir():
     return str(bundled_model())
 
 
-def ask(server, ids=PROMPT, new_tokens=NEW_TOKENS):
-    return server.post(
-        "/generate",
-        {
-            "input_ids": ids,
-            "sampling_params": {
-                "max_new_tokens": new_tokens,
-                "temperature": 0,
-                "ignore_eos": True,
-            },
-            "return_logprob": True,
-            "logprob_start_len": 0,
-        },
-    )
-
-
-def logprobs(answer):
-    """Log-probabilities of prompt and answer, in order; the first token has none."""
-    meta = answer["meta_info"]
-    rows = meta["input_token_logprobs"][1:] + meta["output_token_logprobs"]
-    return torch.tensor([row[0] for row in rows])
-
-
 def serve_once(tmp_path, *flags, **kwargs):
     kwargs.setdefault("env", ENVIRONMENT)
     with running(tmp_path, "--model-path", model_dir(), *FLAGS, *flags, **kwargs) as server:
-        first, again = ask(server), ask(server)
+        first, again = (ask(server, PROMPT, NEW_TOKENS) for _ in range(2))
         before = server.get("/index_cache") if "module" not in kwargs else None
         short = ask(server, PROMPT[:600:2], 20)
         after = server.get("/index_cache") if "module" not in kwargs else None

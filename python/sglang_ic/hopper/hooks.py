@@ -108,26 +108,16 @@ def topk_with_fused_kernel(original, metadata, logits, *args, **kwargs):
     return _in_prefill(_fused_slots, with_written, metadata, logits, *args, **kwargs)
 
 
-def prefill_without_scores(
-    original, indexer, enable_dual_stream, forward_batch, layer_id, q_fp8, weights, metadata, *rest
-):
+def prefill_without_scores(original, indexer, *args):
     """Around upstream's `_get_topk_ragged`: mark passes whose scores will not be written."""
+    _, forward_batch, _, _, _, metadata, *_ = args
     marked = _unwritten.set(
         _selects_slots(metadata, indexer.index_topk)
         and forward_batch.attn_cp_metadata is None
         and not (indexer.num_init_tokens or indexer.num_local_tokens)
     )
     try:
-        return original(
-            indexer,
-            enable_dual_stream,
-            forward_batch,
-            layer_id,
-            q_fp8,
-            weights,
-            metadata,
-            *rest,
-        )
+        return original(indexer, *args)
     finally:
         _unwritten.reset(marked)
 
