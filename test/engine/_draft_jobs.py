@@ -4,8 +4,10 @@ The draft's top-k travels on `spec_info`, which is upstream's and must stay as i
 """
 
 import copy
+from pathlib import Path
 
 import torch
+from _checkpoints import draft_weights, weights_of
 from _parity_jobs import build, counted_indexers, prompt
 from _passes import caught_batch
 
@@ -15,31 +17,14 @@ SEED_ROWS = [LENGTH - 1, 300]  # rows that a worker would have accepted
 
 def _build_draft(model_runner, model_path: str):
     """A draft around a copy of the checkpoint's last layer, with its own eh_proj and norms."""
-    from safetensors.torch import load_file
     from sglang.srt.models.glm4_moe import GlmMoeDsaForCausalLMNextN
 
     config = copy.copy(model_runner.model_config.hf_config)
     config.architectures = ["GlmMoeDsaForCausalLMNextN"]
     config.num_nextn_predict_layers = 1
     draft = GlmMoeDsaForCausalLMNextN(config)
-    last, new = config.num_hidden_layers - 1, config.num_hidden_layers
-    old_prefix, prefix = f"model.layers.{last}.", f"model.layers.{new}."
-    weights = [
-        (name.replace(old_prefix, prefix), tensor)
-        for name, tensor in load_file(f"{model_path}/model.safetensors").items()
-        if name.startswith(old_prefix)
-    ]
-    hidden = config.hidden_size
-    generator = torch.Generator().manual_seed(7)
-    for name, shape in (
-        ("eh_proj", (hidden, 2 * hidden)),
-        ("enorm", (hidden,)),
-        ("hnorm", (hidden,)),
-        ("shared_head.norm", (hidden,)),
-    ):
-        value = torch.randn(shape, generator=generator) / hidden**0.5
-        weights.append((f"{prefix}{name}.weight", value if len(shape) == 2 else 1 + value))
-    draft.load_weights(weights)
+    weights = draft_weights(weights_of(Path(model_path)), vars(config))
+    draft.load_weights(weights.items())
     # set_embed_and_head of upstream wants CUDA.
     draft.model.embed_tokens.weight, _ = model_runner.model.get_embed_and_head()
     return draft

@@ -6,7 +6,6 @@ twice, its share of the output halved, which changes no output but for rounding.
 neither is compared so: see SAME_MODEL in test_parity.py.
 """
 
-import json
 import os
 from functools import partial
 
@@ -14,6 +13,7 @@ import pytest
 import torch
 from _answers import ask, check_gap, logprobs
 from _at_once import AtOnce
+from _checkpoints import copy_of, repeat_heads
 from _server import running
 
 from sglang_ic.demo import bundled_model
@@ -46,28 +46,10 @@ OURS = set().union(*(kernels for _, kernels in ARMS.values()))
 SAME_MODEL = {"median": 0.01, "mean": 0.03}
 
 
-def with_more_heads(folder):
-    """A copy of the bundled model in `folder`, which is made."""
-    from safetensors.torch import load_file, save_file
-
-    source, weights = bundled_model(), {}
-    for part in sorted(source.glob("*.safetensors")):
-        weights |= load_file(part)
-    for name in list(weights):
-        if name.endswith(("self_attn.q_b_proj.weight", "self_attn.kv_b_proj.weight")):
-            weights[name] = torch.cat([weights[name]] * 2)
-        elif name.endswith("self_attn.o_proj.weight"):
-            weights[name] = torch.cat([weights[name] / 2] * 2, dim=1)
-    folder.mkdir()
-    for file in source.glob("*.json*"):
-        if file.suffix != ".safetensors" and "safetensors" not in file.name:
-            (folder / file.name).write_bytes(file.read_bytes())
-    config = json.loads((source / "config.json").read_text())
-    assert config["num_attention_heads"] * 2 == HEADS
-    config |= {"num_attention_heads": HEADS, "num_key_value_heads": HEADS, "index_topk": TOPK}
-    (folder / "config.json").write_text(json.dumps(config))
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    return folder
+def with_more_heads(weights, config):
+    repeat_heads(weights, HEADS // config["num_attention_heads"])
+    heads = {"num_attention_heads": HEADS, "num_key_value_heads": HEADS}
+    config |= {**heads, "index_topk": TOPK}
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +83,7 @@ def serve(folder, model, prompt, variables):
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory, prompt):
     folder = tmp_path_factory.mktemp("defaults")
-    model = with_more_heads(folder / "model")
+    model = copy_of(bundled_model(), folder / "model", with_more_heads)
     functions = {
         name: partial(serve, folder / name, model, prompt, variables)
         for name, (variables, _) in ARMS.items()

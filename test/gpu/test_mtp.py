@@ -1,0 +1,136 @@
+"""Multi-token prediction on a served pattern: the fork says what stock says. Needs a Hopper GPU.
+
+    fork = stock told `indexer_types`, both with a draft    equal, bit for bit, and the same drafts
+    with a draft = without one                              a verify pass has kernels of its own:
+                                                            see SAME_MODEL
+
+The bundled model with an MTP layer of made-up weights, so that drafts are refused as well as taken;
+a document that it was not trained on, 16 x index_topk tokens, every replacement of
+sglang_ic.hopper turned off. For the first, name the folder that holds the unpatched package in
+SGLANG_IC_STOCK_SITE.
+"""
+
+import json
+import os
+from functools import partial
+
+import pytest
+import torch
+from _answers import ask, check_gap, logprobs
+from _at_once import AtOnce
+from _checkpoints import copy_of, draft_weights
+from _server import running
+
+from sglang_ic.demo import bundled_model
+from sglang_ic.hopper.switches import NAMES, OFF
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU here"),
+]
+
+PATTERN = "FFFSFFFSFFFSFFSS"
+NEW_TOKENS = 24
+FLAGS = [
+    *("--max-total-tokens", "20480", "--mem-fraction-static", "0.7", "--random-seed", "1"),
+    *("--max-running-requests", "2", "--cuda-graph-bs-decode", "1", "2"),
+    *("--disable-prefill-cuda-graph", "--chunked-prefill-size", "4096"),
+    *("--sampling-backend", "pytorch", "--dsa-topk-backend", "torch"),
+]
+DRAFT = [
+    *("--speculative-algorithm", "EAGLE", "--speculative-num-steps", "2"),
+    *("--speculative-eagle-topk", "1", "--speculative-num-draft-tokens", "3"),
+    *("--speculative-dsa-topk-backend", "torch"),
+]
+ENVIRONMENT = {
+    **os.environ,
+    **dict.fromkeys(NAMES, OFF),
+    "SGLANG_DSA_FUSE_TOPK": "false",
+    "SGLANG_DSA_PREFILL_DENSE_ATTN_KV_LEN_THRESHOLD": "0",
+}
+SAME_MODEL = {"median": 0.01, "mean": 0.03}  # of log-probabilities, as in test_parity.py
+
+
+def with_draft(weights, config):
+    weights |= draft_weights(weights, config)
+    config["num_nextn_predict_layers"] = 1
+
+
+@pytest.fixture(scope="module")
+def prompt() -> list[int]:
+    from transformers import AutoTokenizer
+
+    from sglang_ic.demo.documents import documents
+
+    (document,) = documents("test", length=2200, count=1)
+    ids = AutoTokenizer.from_pretrained(bundled_model())(document.text).input_ids
+    assert len(ids) >= 16 * 128
+    return ids
+
+
+def serve(folder, model, prompt, words, **kwargs):
+    folder.mkdir()
+    kwargs.setdefault("env", ENVIRONMENT)
+    with running(folder, "--model-path", str(model), *FLAGS, *words, **kwargs) as server:
+        return {"cold": ask(server, prompt, NEW_TOKENS), "short": ask(server, prompt[:300], 8)}
+
+
+def stock(folder, model, prompt):
+    site = os.environ.get("SGLANG_IC_STOCK_SITE")
+    if not site:
+        return None
+    types = {"indexer_types": [{"F": "full", "S": "shared"}[role] for role in PATTERN]}
+    words = [*DRAFT, "--json-model-override-args", json.dumps(types)]
+    environment = {**ENVIRONMENT, "PYTHONPATH": site, "SGLANG_PLUGINS": "none"}
+    return serve(folder, model, prompt, words, module="sglang.launch_server", env=environment)
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory, prompt):
+    folder = tmp_path_factory.mktemp("mtp")
+    model = copy_of(bundled_model(), folder / "model", with_draft)
+    pattern = ["--index-cache-pattern", PATTERN]
+    functions = {
+        "stock": partial(stock, folder / "stock", model, prompt),
+        "fork": partial(serve, folder / "fork", model, prompt, [*pattern, *DRAFT]),
+        "alone": partial(serve, folder / "alone", model, prompt, pattern),
+    }
+    with AtOnce(functions) as found:
+        yield found
+
+
+def drafts(answer) -> tuple[int, int]:
+    """Verify passes, and drafts that they accepted."""
+    meta = answer["meta_info"]
+    return meta["spec_verify_ct"], meta["spec_num_correct_drafts"]
+
+
+@pytest.mark.parametrize("length", ["cold", "short"])
+def test_stock_told_the_pattern_says_and_drafts_the_same(answers, length):
+    if answers["stock"] is None:
+        pytest.skip("SGLANG_IC_STOCK_SITE names no unpatched sglang")
+    theirs, ours = answers["stock"][length], answers["fork"][length]
+    print(json.dumps({"verify passes, accepted drafts": drafts(ours)}))
+    assert drafts(ours) == drafts(theirs)
+    assert 0 < drafts(ours)[0] <= len(ours["output_ids"])
+    assert ours["output_ids"] == theirs["output_ids"]
+    assert torch.equal(logprobs(ours), logprobs(theirs))
+
+
+def test_a_draft_changes_no_answer(answers):
+    """Tokens by verify passes, against tokens one at a time, up to the first near-tie."""
+    ours, alone = answers["fork"]["cold"], answers["alone"]["cold"]
+    same = next(
+        (
+            place
+            for place, (one, other) in enumerate(
+                zip(ours["output_ids"], alone["output_ids"], strict=True)
+            )
+            if one != other
+        ),
+        NEW_TOKENS,
+    )
+    print(json.dumps({"tokens alike": same}))
+    assert same >= NEW_TOKENS // 2
+    upto = ours["meta_info"]["prompt_tokens"] - 1 + same
+    check_gap("with a draft", logprobs(ours)[:upto], logprobs(alone)[:upto], SAME_MODEL)

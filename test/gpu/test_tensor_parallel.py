@@ -1,0 +1,121 @@
+"""Tensor parallelism on two GPUs, with Shared layers. Needs two Hopper GPUs of one host.
+
+    fork = stock told `indexer_types`, both on two GPUs     equal, bit for bit
+    two GPUs = one                                          sums over heads in another order
+    what runs by default = upstream's kernels, on two       bf16 rounding: see SAME_MODEL
+
+The bundled model in the first two, with every replacement of sglang_ic.hopper turned off; in the
+last with 16 heads, 8 a rank, and an index_topk of 2,048. Ranks speak through NCCL alone: the other
+all-reduces of upstream may use NVLink multicast, which a host that others share may forbid.
+"""
+
+import json
+import os
+from functools import partial
+
+import pytest
+import torch
+from _answers import ask, check_gap, logprobs
+from _at_once import AtOnce
+from _checkpoints import copy_of, repeat_heads
+from _server import running
+
+from sglang_ic.demo import bundled_model
+from sglang_ic.hopper.switches import NAMES, OFF
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(torch.cuda.device_count() < 2, reason="no two NVIDIA GPUs here"),
+]
+
+PATTERN = "FFFSFFFSFFFSFFSS"
+HEADS = 16
+NEW_TOKENS = 8
+TWO = [
+    *("--tp-size", "2", "--disable-custom-all-reduce"),
+    "--enforce-disable-flashinfer-allreduce-fusion",
+]
+FLAGS = [
+    *("--max-total-tokens", "65536", "--mem-fraction-static", "0.7", "--random-seed", "1"),
+    *("--max-running-requests", "2", "--cuda-graph-bs-decode", "1", "2"),
+    *("--disable-prefill-cuda-graph", "--chunked-prefill-size", "4096"),
+    *("--sampling-backend", "pytorch"),
+]
+EXACT_FLAGS = ["--dsa-topk-backend", "torch"]
+ALL_OFF = {**os.environ, **dict.fromkeys(NAMES, OFF)}
+EXACT = {
+    **ALL_OFF,
+    "SGLANG_DSA_FUSE_TOPK": "false",
+    "SGLANG_DSA_PREFILL_DENSE_ATTN_KV_LEN_THRESHOLD": "0",
+}
+SAME_MODEL = {"median": 0.01, "mean": 0.03}  # of log-probabilities, as in test_parity.py
+
+
+def with_more_heads(weights, config):
+    repeat_heads(weights, HEADS // config["num_attention_heads"])
+    heads = {"num_attention_heads": HEADS, "num_key_value_heads": HEADS}
+    config |= {**heads, "index_topk": 2048}
+
+
+@pytest.fixture(scope="module")
+def prompt() -> list[int]:
+    from transformers import AutoTokenizer
+
+    from sglang_ic.demo.documents import documents
+
+    (document,) = documents("test", length=36_000, count=1)
+    ids = AutoTokenizer.from_pretrained(bundled_model())(document.text).input_ids
+    assert len(ids) >= 16 * 2048
+    return ids
+
+
+def serve(folder, prompt, words, model=None, **kwargs):
+    folder.mkdir()
+    path = ["--model-path", str(model or bundled_model())]
+    with running(folder, *path, *FLAGS, *words, **kwargs) as server:
+        return ask(server, prompt, NEW_TOKENS)
+
+
+def stock(folder, prompt):
+    site = os.environ.get("SGLANG_IC_STOCK_SITE")
+    if not site:
+        return None
+    types = {"indexer_types": [{"F": "full", "S": "shared"}[role] for role in PATTERN]}
+    words = [*EXACT_FLAGS, *TWO, "--json-model-override-args", json.dumps(types)]
+    environment = {**EXACT, "PYTHONPATH": site, "SGLANG_PLUGINS": "none"}
+    return serve(folder, prompt, words, module="sglang.launch_server", env=environment)
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory, prompt):
+    folder = tmp_path_factory.mktemp("tensor")
+    more = copy_of(bundled_model(), folder / "model", with_more_heads)
+    pattern, few = ["--index-cache-pattern", PATTERN], prompt[:2200]
+    exact = [*EXACT_FLAGS, *pattern]
+    functions = {
+        "stock, two": partial(stock, folder / "stock", few),
+        "two": partial(serve, folder / "two", few, [*exact, *TWO], env=EXACT),
+        "one": partial(serve, folder / "one", few, exact, env=EXACT),
+        "off": partial(serve, folder / "off", prompt, [*pattern, *TWO], more, env=ALL_OFF),
+        "default": partial(
+            serve, folder / "default", prompt, [*pattern, *TWO], more, env={**os.environ}
+        ),
+    }
+    with AtOnce(functions) as found:
+        yield found
+
+
+def test_stock_told_the_pattern_says_the_same(answers):
+    theirs, ours = answers["stock, two"], answers["two"]
+    if theirs is None:
+        pytest.skip("SGLANG_IC_STOCK_SITE names no unpatched sglang")
+    assert theirs["output_ids"] == ours["output_ids"]
+    assert torch.equal(logprobs(theirs), logprobs(ours))
+
+
+@pytest.mark.parametrize("names", [("two", "one"), ("default", "off")])
+def test_the_prompt_is_predicted_alike(answers, names):
+    ours, theirs = (answers[name] for name in names)
+    upto = ours["meta_info"]["prompt_tokens"] - 1
+    check_gap(" = ".join(names), logprobs(ours)[:upto], logprobs(theirs)[:upto], SAME_MODEL)
+    assert ours["output_ids"][0] == theirs["output_ids"][0]
