@@ -43,12 +43,24 @@ def repeat_heads(weights: Weights, times: int) -> None:
             weights[name] = torch.cat([weights[name] / times] * times, dim=1)
 
 
+def widen(weights: Weights, config: dict, hidden_size: int) -> None:
+    """Zeros behind every hidden state: the same model but for rounding."""
+    old = config["hidden_size"]
+    for name, tensor in weights.items():
+        wide = tensor.new_zeros([hidden_size if size == old else size for size in tensor.shape])
+        wide[tuple(slice(size) for size in tensor.shape)] = tensor
+        if name.endswith("norm.weight") and tensor.shape == (old,):
+            wide *= (old / hidden_size) ** 0.5  # the mean square is over more numbers
+        weights[name] = wide
+    config["hidden_size"] = hidden_size
+
+
 def draft_weights(weights: Weights, config: dict) -> Weights:
     """An MTP layer: a copy of the last layer, with an eh_proj and norms of its own."""
     new, hidden = config["num_hidden_layers"], config["hidden_size"]
     old_prefix, prefix = f"model.layers.{new - 1}.", f"model.layers.{new}."
     found = {
-        name.replace(old_prefix, prefix): tensor
+        name.replace(old_prefix, prefix): tensor.clone()
         for name, tensor in weights.items()
         if name.startswith(old_prefix)
     }

@@ -315,6 +315,83 @@ def test_attention_of_few_heads_is_flash_mlas_up_to_rounding(num_heads):
     assert relative(found[some], expected[some, :num_heads]) <= 8e-3
 
 
+def in_steps(inputs, lengths, num_tokens):
+    """The same rows in decode steps of `num_tokens`."""
+    from sglang_ic.hopper.decode_attention import attend
+
+    nope, rope, kv, selected = inputs
+    parts = [
+        attend(nope[at], rope[at], kv, selected[at], 0.04, lengths[at])
+        for begin in range(0, len(nope), num_tokens)
+        for at in [slice(begin, begin + num_tokens)]
+    ]
+    return torch.cat(parts)
+
+
+@pytest.mark.parametrize("num_tokens", [1, 5, 27])
+@pytest.mark.parametrize("num_heads", [32, 16, 8])
+def test_attention_in_splits_is_the_reference_every_time(num_heads, num_tokens):
+    """Up to the rounding of probabilities and outputs to bf16."""
+    nope, rope, kv, selected = inputs = attention_inputs(num_heads)
+    lengths = int32(3 * ATTENTION_LENGTHS)
+    expected = attention_reference(nope, rope, kv, selected, 0.04, lengths)
+    found = in_steps(inputs, lengths, num_tokens)
+    for row in range(len(found)):
+        if expected[row].any():
+            assert relative(found[row], expected[row]) <= 4e-3, (row, lengths[row].item())
+        else:
+            assert not found[row].any(), row
+    for _ in range(RUNS):
+        assert torch.equal(in_steps(inputs, lengths, num_tokens), found)
+
+
+def test_attention_in_splits_reads_no_key_that_is_not_selected():
+    nope, rope, kv, selected = attention_inputs(32)
+    lengths = torch.full((len(nope),), TOPK, dtype=torch.int32, device="cuda")
+    selected[selected == 0] = -1
+    expected = in_steps((nope, rope, kv, selected), lengths, 1)
+    kv[0] = NAN
+    assert torch.equal(in_steps((nope, rope, kv, selected), lengths, 1), expected)
+
+
+def test_attention_in_splits_is_flash_attentions_up_to_rounding():
+    interface = pytest.importorskip("sglang.kernels.ops.attention.flash_attention")
+
+    nope, rope, kv, selected = attention_inputs(32)
+    num_tokens = len(nope)
+    lengths = int32(3 * ATTENTION_LENGTHS).clamp(1, TOPK)
+    selected = torch.where(selected < 0, selected.max(1, keepdim=True).values, selected)
+    some = (selected >= 0).all(1)
+    each = torch.arange(num_tokens + 1, dtype=torch.int32, device="cuda")
+    expected = interface.flash_attn_with_kvcache(
+        q=rope.contiguous(),
+        k_cache=kv[:, :, 512:].unsqueeze(1),
+        v_cache=kv[:, :, :512].unsqueeze(1),
+        qv=nope.contiguous(),
+        page_table=selected.clamp(min=0),
+        cache_seqlens=lengths,
+        cu_seqlens_q=each,
+        cu_seqlens_k_new=each,
+        max_seqlen_q=1,
+        softmax_scale=0.04,
+        causal=True,
+    )
+    found = in_steps((nope, rope, kv, selected), lengths, num_tokens)
+    assert some.sum() > num_tokens // 2
+    assert relative(found[some], expected[some]) <= 8e-3
+
+
+def test_attention_in_splits_does_not_wait_for_the_gpu():
+    inputs, lengths = attention_inputs(32), int32(3 * ATTENTION_LENGTHS)
+    in_steps(inputs, lengths, 1)  # compiles
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        in_steps(inputs, lengths, 1)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 def test_attention_of_few_heads_does_not_wait_for_the_gpu():
     from sglang_ic.hopper.attention import attend
 

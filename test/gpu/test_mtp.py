@@ -18,7 +18,7 @@ import pytest
 import torch
 from _answers import ask, check_gap, logprobs
 from _at_once import AtOnce
-from _checkpoints import copy_of, draft_weights
+from _checkpoints import copy_of, draft_weights, widen
 from _server import running
 
 from sglang_ic.demo import bundled_model
@@ -52,6 +52,7 @@ SAME_MODEL = {"median": 0.01, "mean": 0.03}  # of log-probabilities, as in test_
 
 
 def with_draft(weights, config):
+    widen(weights, config, 512)  # upstream's kernel for a draft's input takes multiples of 256
     weights |= draft_weights(weights, config)
     config["num_nextn_predict_layers"] = 1
 

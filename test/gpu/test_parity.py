@@ -52,12 +52,12 @@ ENVIRONMENT = {
     # Short prompts stay sparse: their dense kernels lack the bundled model's head sizes.
     "SGLANG_DSA_PREFILL_DENSE_ATTN_KV_LEN_THRESHOLD": "0",
 }
-# Differences in log-probability over the prompt, set before they could be measured on a GPU. In
-# transformers on CPU, bf16 against float32 gives medians of 0.004 to 0.007 and means of 0.01 to
-# 0.04 on this document, by pattern; the engine adds index-K in fp8. A near-tie may move a single
-# position far, so the largest difference is printed and not judged.
+# Differences in log-probability over the prompt. What bf16 and an index-K in fp8 cost in
+# transformers on CPU, on this document, by pattern: medians of 0.004 to 0.010, means of 0.009 to
+# 0.06, and 0.16 with one Full layer, whose every near-tie counts in all 16. The engine may have a
+# quarter more; a near-tie moves single positions far, so the largest is printed, not judged.
 SAME_MODEL = {"median": 0.01, "mean": 0.03}
-BF16 = {"median": 0.03, "mean": 0.15}
+BF16 = {"median": 0.0125, "mean": 0.2}
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,13 @@ FLAGS = [
     # Upstream's fused top-k takes index_topk 2048 only, and may break ties either way.
     *("--dsa-topk-backend", "torch"),
 ]
-ENVIRONMENT = {**os.environ, **dict.fromkeys(NAMES, OFF), "SGLANG_DSA_FUSE_TOPK": "false"}
+ENVIRONMENT = {
+    **os.environ,
+    **dict.fromkeys(NAMES, OFF),
+    "SGLANG_DSA_FUSE_TOPK": "false",
+    # As sglang_ic.launch_server sets it for the bundled model.
+    "SGLANG_DSA_PREFILL_DENSE_ATTN_KV_LEN_THRESHOLD": "0",
+}
 EAGER_PREFILL = ["--disable-prefill-cuda-graph"]
 # 16 x index_topk (128) and more; byte-level ids of the bundled model.
 PROMPT = [3 + (7919 * i + i // 7) % 250 for i in range(3000)]

@@ -42,11 +42,11 @@ FLAGS = [
     *("--sampling-backend", "pytorch"),
 ]
 EXACT_FLAGS = ["--dsa-topk-backend", "torch"]
-ALL_OFF = {**os.environ, **dict.fromkeys(NAMES, OFF)}
+SPARSE = {**os.environ, "SGLANG_DSA_PREFILL_DENSE_ATTN_KV_LEN_THRESHOLD": "0"}
+ALL_OFF = {**SPARSE, **dict.fromkeys(NAMES, OFF)}
 EXACT = {
     **ALL_OFF,
     "SGLANG_DSA_FUSE_TOPK": "false",
-    "SGLANG_DSA_PREFILL_DENSE_ATTN_KV_LEN_THRESHOLD": "0",
 }
 SAME_MODEL = {"median": 0.01, "mean": 0.03}  # of log-probabilities, as in test_parity.py
 
@@ -97,9 +97,7 @@ def answers(tmp_path_factory, prompt):
         "two": partial(serve, folder / "two", few, [*exact, *TWO], env=EXACT),
         "one": partial(serve, folder / "one", few, exact, env=EXACT),
         "off": partial(serve, folder / "off", prompt, [*pattern, *TWO], more, env=ALL_OFF),
-        "default": partial(
-            serve, folder / "default", prompt, [*pattern, *TWO], more, env={**os.environ}
-        ),
+        "default": partial(serve, folder / "default", prompt, [*pattern, *TWO], more, env=SPARSE),
     }
     with AtOnce(functions) as found:
         yield found

@@ -44,7 +44,7 @@ def extend_with_parts(original, backend, q, k, v, layer, forward_batch, *args, *
     marked = _in_parts.set(
         backend.device_sm_major == 9
         and backend.dsa_prefill_impl == "flashmla_sparse"
-        and _varies_anyway(backend)
+        and varies_anyway(backend)
         and not backend.use_mha
         and backend.dsa_index_kpool <= 1
         and not mode.is_target_verify()
@@ -60,7 +60,7 @@ def extend_with_parts(original, backend, q, k, v, layer, forward_batch, *args, *
         _in_parts.reset(marked)
 
 
-def _varies_anyway(backend) -> bool:
+def varies_anyway(backend) -> bool:
     """Does upstream itself, with these flags, not repeat its answers bit for bit?
 
     Its fused top-k takes equal scores as they come, and any order of what it selects. Where a user

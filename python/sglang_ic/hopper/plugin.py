@@ -14,6 +14,7 @@ import torch
 
 from sglang_ic.candidates import switch
 from sglang_ic.hopper.switches import (
+    DECODE_ATTENTION,
     DECODE_STREAMS,
     PREFILL_ATTENTION,
     PREFILL_SCORES,
@@ -68,6 +69,12 @@ ATTENTION = (
     Seam(_CONCAT, "around", _PARTS + "keep_parts", _PADS, seen_at=_CONCAT_SEEN_AT),
     Seam(_BACKEND + "_forward_flashmla_sparse", "around", _PARTS + "attend_to_parts", _PADS),
 )
+DECODE = Seam(
+    _BACKEND + "_forward_fa3",
+    "around",
+    "sglang_ic.hopper.decode_attention.decode_in_splits",
+    f"{DECODE_ATTENTION}=split would run FlashAttention 3",
+)
 
 
 def seams(switches: Switches) -> tuple[Seam, ...]:
@@ -89,6 +96,8 @@ def seams(switches: Switches) -> tuple[Seam, ...]:
         found += FUSED
     if switches.prefill_attention is not None:
         found += ATTENTION
+    if switches.decode_attention is not None:
+        found.append(DECODE)
     if switches.decode_streams is not None:
         found += _streams(switches.decode_streams)
     return tuple(found)

@@ -17,6 +17,8 @@ PREFILL_TOPK = "SGLANG_IC_PREFILL_TOPK"
 PREFILL_SCORES = "SGLANG_IC_PREFILL_SCORES"
 # heads: our kernel in place of FlashMLA's, for ranks of 8, 16 or 32 heads. Other rounding.
 PREFILL_ATTENTION = "SGLANG_IC_PREFILL_ATTENTION"
+# split: our kernels in place of FlashAttention 3's, for the same ranks. Other rounding.
+DECODE_ATTENTION = "SGLANG_IC_DECODE_ATTENTION"
 # indexer: in decode graphs it has a stream to itself. roles: and Shared layers have one in all.
 DECODE_STREAMS = "SGLANG_IC_DECODE_STREAMS"
 
@@ -25,9 +27,10 @@ _CHOICES = {
     PREFILL_TOPK: ("ragged",),
     PREFILL_SCORES: ("fused",),
     PREFILL_ATTENTION: ("heads",),
+    DECODE_ATTENTION: ("split",),
     DECODE_STREAMS: ("indexer", "roles"),
 }
-_DEFAULTS = {PREFILL_TOPK: "ragged", PREFILL_ATTENTION: "heads"}
+_DEFAULTS = {PREFILL_TOPK: "ragged", PREFILL_ATTENTION: "heads", DECODE_ATTENTION: "split"}
 NAMES = tuple(_CHOICES)
 
 
@@ -39,12 +42,14 @@ class Switches:
         prefill_topk: how prefill selects: "ragged"; None with fused scores.
         prefill_scores: how prefill scores: "fused".
         prefill_attention: how queries of few heads attend in prefill: "heads".
+        decode_attention: how tokens attend in decode: "split".
         decode_streams: which streams a layer has in a decode graph: "indexer" or "roles".
     """
 
     prefill_topk: str | None = None
     prefill_scores: str | None = None
     prefill_attention: str | None = None
+    decode_attention: str | None = None
     decode_streams: str | None = None
 
     @classmethod
@@ -54,14 +59,14 @@ class Switches:
         Raises:
             ValueError: a value that is not one of ours, or two that do the same step.
         """
-        topk, scores, attention, streams = (_choice(environment, name) for name in NAMES)
+        topk, scores, *rest = (_choice(environment, name) for name in NAMES)
         if scores == "fused" and topk:
             if PREFILL_TOPK in asked_for(environment):
                 raise ValueError(
                     f"{PREFILL_TOPK}={topk}: {PREFILL_SCORES}=fused selects too; unset one of them"
                 )
             topk = None
-        return cls(topk, scores, attention, streams)
+        return cls(topk, scores, *rest)
 
 
 def asked_for(environment: Mapping[str, str]) -> tuple[str, ...]:
