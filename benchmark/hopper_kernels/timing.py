@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import torch
 
+REPEATS = 40  # calls in a graph
 FP8_TFLOPS, BF16_TFLOPS = 1979, 989  # dense, H200 datasheet
 
 
@@ -40,6 +41,21 @@ class Bench:
         print(self.line(row), file=sys.stderr, flush=True)
         return result
 
+    def time_in_graph(self, case: str, name: str, run: Callable, gbytes=0.0) -> None:
+        """As `time`, of one call among REPEATS in a CUDA graph, with launches as they are there."""
+        try:
+            graph = captured(run)
+        except Exception as error:  # as in `time`
+            skipped = " ".join(f"{type(error).__name__}: {error}".split())
+            self.rows.append({"case": case, "name": name, "median_ms": None, "skipped": skipped})
+            print(self.line(self.rows[-1]), file=sys.stderr, flush=True)
+            return
+        self.time(case, name, graph.replay, gbytes * REPEATS)
+        row = self.rows[-1]
+        for key in ("median_ms", "min_ms", "max_ms", "floor_ms", "gbytes"):
+            if row.get(key):
+                row[key] /= REPEATS
+
     @staticmethod
     def _once(run) -> float:
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -59,9 +75,23 @@ class Bench:
         elif row["gbytes"]:
             rate = f"{row['gbytes'] / row['median_ms']:6.2f} TB/s"
         return (
-            f"{row['case']:<22} {row['name']:<34} {row['median_ms']:8.3f} ms "
-            f"({row['min_ms']:.3f}-{row['max_ms']:.3f})  floor {row['floor_ms']:6.3f}  {rate}"
+            f"{row['case']:<22} {row['name']:<34} {row['median_ms']:8.4f} ms "
+            f"({row['min_ms']:.4f}-{row['max_ms']:.4f})  floor {row['floor_ms']:6.3f}  {rate}"
         )
+
+
+def captured(run: Callable) -> torch.cuda.CUDAGraph:
+    """A graph of REPEATS calls, one after the other."""
+    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        run()  # compiles, and takes what it keeps
+        torch.cuda.synchronize()
+        with torch.cuda.graph(graph, stream=stream):
+            for _ in range(REPEATS):
+                run()
+    torch.cuda.synchronize()
+    return graph
 
 
 def copy_bandwidth(device) -> float:

@@ -7,25 +7,25 @@
 # OUTPUT.jsonl has every number (OUTPUT.json, .md and .png as well); a part that was stopped at the
 # time limit (default 590, exit code 3) goes on when the same command is given again.
 #
-# The parts of hopper.toml, in the order for a machine that is held for half an hour and ends a
-# command after ten minutes. Seconds on one H200, measured where it says so, else sums of what was
+# The parts of hopper.toml. Seconds on one H200, measured where it says so, else sums of what was
 # measured there: a server starts in 60 s, the first one on a machine in 140 s more (it compiles);
 # a prompt of 200K takes 23 s with 47 Full layers, 13.4 with 12, 9.8 with 1; one of 64K 4.5, 3.5, 3.1.
 # With replaced kernels it is 11.3 and 3.0.
 #
-#   profile        300 s   measured; 3 servers, 5 arms
-#   prefill        515 s   measured; 3 servers, 7 arms, 2 rounds of both lengths
-#   decode-bf16    255 s   measured; 3 servers, 6 arms
-#                 1210 s   in all, with 140 for the first start
-#
-# on another machine (or later on this one; 140 for the first start on top):
-#
-#   prefill-fused       360 s   3 starts, 4 arms, 2 rounds of both lengths
-#   decode-bf16-batch   450 s   2 starts; 2 x 5 prompts 230, 2 rounds of 5 arms 100
-#   decode-fp8          305 s   1 start, 8 prompts 184 (at bf16's speed), 2 rounds of 3 arms 60
+#   profile             255 s   measured; 3 servers, 5 arms
+#   prefill             515 s   measured; 3 servers, 7 arms, 2 rounds of both lengths
+#   prefill-fused       300 s   measured; 3 servers, 4 arms, 2 rounds of both lengths
+#   decode-bf16         255 s   measured; 3 servers, 6 arms
+#   decode-bf16-batch   365 s   measured; 2 servers, 2 x 5 prompts, 5 arms
+#   decode-fp8          295 s   measured; 1 server, 8 prompts, 3 arms
+#   decode-split        320 s   4 servers, 6 arms
 #   decode-fp8-control  285 s   2 starts, 2 prompts 46, 3 rounds of 4 arms 120
 #   decode-streams      240 s   3 starts, 3 prompts of 64K, 9 visits
 #   servers             220 s   3 starts, without what their graphs add; 3 prompts of 64K, 3 visits
+#   prefill-tp2         290 s   on two GPUs; 3 starts, 4 arms
+#
+# A machine of two GPUs can measure a part on each (CUDA_VISIBLE_DEVICES), but not two first starts at
+# once: while both compile, upstream's own 10 s for a warm-up request may not do.
 set -euo pipefail
 site=$(cd "$1" && pwd)
 output=$(realpath -m "$2")

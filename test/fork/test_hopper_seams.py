@@ -68,6 +68,10 @@ def test_the_hooks_of_attention_take_what_upstreams_methods_take():
         *("self", "q_all", "kv_cache", "v_head_dim", "page_table_1", "sm_scale", "topk_length"),
         "attn_sink",
     ], why
+    assert arguments(backend, name + "_forward_fa3") == [
+        *("self", "q_rope", "kv_cache", "v_head_dim", "q_nope", "page_table", "cache_seqlens"),
+        *("cu_seqlens_q", "cu_seqlens_k", "max_seqlen_q", "sm_scale", "logit_cap", "page_size"),
+    ], "look again at decode_in_splits in sglang_ic/hopper/decode_attention.py"
     utils = "kernels/ops/attention/utils.py"
     assert arguments(utils, "concat_mla_absorb_q_general") == ["q_nope", "q_rope"], why
 
@@ -210,6 +214,17 @@ FACTS = [
             "o = o[:, :num_heads, :]",
         ],
         "attention_hooks.attend_to_parts stands in for this method",
+    ),
+    (
+        "srt/layers/attention/dsa_backend.py",
+        "DeepseekSparseAttnBackend._forward_fa3",
+        [
+            "cache_seqlens = cache_seqlens[:num_queries]",
+            "softmax_scale=sm_scale, causal=True, softcap=logit_cap, return_softmax_lse=False",
+            "page_table = page_table.clamp(min=0)",
+            "return o",
+        ],
+        "decode_attention.decode_in_splits stands in for this method",
     ),
     (
         "srt/layers/attention/dsa_backend.py",

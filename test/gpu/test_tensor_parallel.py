@@ -18,6 +18,7 @@ import torch
 from _answers import ask, check_gap, logprobs
 from _at_once import AtOnce
 from _checkpoints import copy_of, repeat_heads
+from _recall import recall
 from _server import running
 
 from sglang_ic.demo import bundled_model
@@ -30,7 +31,8 @@ pytestmark = [
 
 PATTERN = "FFFSFFFSFFFSFFSS"
 HEADS = 16
-NEW_TOKENS = 8
+SHORT, LONG = 2400, 36_000  # about 16 x index_topk of 128 and of 2,048, and more
+NEW_TOKENS = 2
 TWO = [
     *("--tp-size", "2", "--disable-custom-all-reduce"),
     "--enforce-disable-flashinfer-allreduce-fusion",
@@ -57,47 +59,35 @@ def with_more_heads(weights, config):
     config |= {**heads, "index_topk": 2048}
 
 
-@pytest.fixture(scope="module")
-def prompt() -> list[int]:
-    from transformers import AutoTokenizer
-
-    from sglang_ic.demo.documents import documents
-
-    (document,) = documents("test", length=36_000, count=1)
-    ids = AutoTokenizer.from_pretrained(bundled_model())(document.text).input_ids
-    assert len(ids) >= 16 * 2048
-    return ids
-
-
-def serve(folder, prompt, words, model=None, **kwargs):
+def serve(folder, length, words, model=None, **kwargs):
     folder.mkdir()
     path = ["--model-path", str(model or bundled_model())]
     with running(folder, *path, *FLAGS, *words, **kwargs) as server:
-        return ask(server, prompt, NEW_TOKENS)
+        return ask(server, recall(length)[0], NEW_TOKENS)
 
 
-def stock(folder, prompt):
+def stock(folder, length):
     site = os.environ.get("SGLANG_IC_STOCK_SITE")
     if not site:
         return None
     types = {"indexer_types": [{"F": "full", "S": "shared"}[role] for role in PATTERN]}
     words = [*EXACT_FLAGS, *TWO, "--json-model-override-args", json.dumps(types)]
     environment = {**EXACT, "PYTHONPATH": site, "SGLANG_PLUGINS": "none"}
-    return serve(folder, prompt, words, module="sglang.launch_server", env=environment)
+    return serve(folder, length, words, module="sglang.launch_server", env=environment)
 
 
 @pytest.fixture(scope="module")
-def answers(tmp_path_factory, prompt):
+def answers(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tensor")
     more = copy_of(bundled_model(), folder / "model", with_more_heads)
-    pattern, few = ["--index-cache-pattern", PATTERN], prompt[:2200]
+    pattern = ["--index-cache-pattern", PATTERN]
     exact = [*EXACT_FLAGS, *pattern]
     functions = {
-        "stock, two": partial(stock, folder / "stock", few),
-        "two": partial(serve, folder / "two", few, [*exact, *TWO], env=EXACT),
-        "one": partial(serve, folder / "one", few, exact, env=EXACT),
-        "off": partial(serve, folder / "off", prompt, [*pattern, *TWO], more, env=ALL_OFF),
-        "default": partial(serve, folder / "default", prompt, [*pattern, *TWO], more, env=SPARSE),
+        "stock, two": partial(stock, folder / "stock", SHORT),
+        "two": partial(serve, folder / "two", SHORT, [*exact, *TWO], env=EXACT),
+        "one": partial(serve, folder / "one", SHORT, exact, env=EXACT),
+        "off": partial(serve, folder / "off", LONG, [*pattern, *TWO], more, env=ALL_OFF),
+        "default": partial(serve, folder / "default", LONG, [*pattern, *TWO], more, env=SPARSE),
     }
     with AtOnce(functions) as found:
         yield found
@@ -111,9 +101,10 @@ def test_stock_told_the_pattern_says_the_same(answers):
     assert torch.equal(logprobs(theirs), logprobs(ours))
 
 
-@pytest.mark.parametrize("names", [("two", "one"), ("default", "off")])
-def test_the_prompt_is_predicted_alike(answers, names):
+@pytest.mark.parametrize(("names", "length"), [(("two", "one"), SHORT), (("default", "off"), LONG)])
+def test_two_servers_predict_alike_and_say_what_stands_in_the_context(answers, names, length):
+    ids, words = recall(length)
+    assert len(ids) >= 16 * {SHORT: 128, LONG: 2048}[length]
     ours, theirs = (answers[name] for name in names)
-    upto = ours["meta_info"]["prompt_tokens"] - 1
-    check_gap(" = ".join(names), logprobs(ours)[:upto], logprobs(theirs)[:upto], SAME_MODEL)
-    assert ours["output_ids"][0] == theirs["output_ids"][0]
+    check_gap(" = ".join(names), logprobs(ours), logprobs(theirs), SAME_MODEL)
+    assert ours["output_ids"] == theirs["output_ids"] == words[:NEW_TOKENS]

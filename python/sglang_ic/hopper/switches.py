@@ -30,7 +30,7 @@ _CHOICES = {
     DECODE_ATTENTION: ("split",),
     DECODE_STREAMS: ("indexer", "roles"),
 }
-_DEFAULTS = {PREFILL_TOPK: "ragged", PREFILL_ATTENTION: "heads", DECODE_ATTENTION: "split"}
+_DEFAULTS = {PREFILL_TOPK: "ragged", PREFILL_ATTENTION: "heads"}
 NAMES = tuple(_CHOICES)
 
 

@@ -50,11 +50,14 @@ def draw(document: dict[str, Any]) -> Figure:
             handles=handles, loc="outside lower center", ncols=len(handles), frameon=False
         )
     if rows:
+        shown = {one["engine"] for row in rows for one in row["arms"].values()}
         handles = [
             figure.axes[0].barh([0], [0], color=color, label=engine)
             for engine, color in ENGINE_COLORS.items()
+            if engine in shown
         ]
-        handles += figure.axes[0].plot([], [], "k--", lw=1, label="no indexer (linear fit)")
+        if any(row["no_indexer"] for row in rows):
+            handles += figure.axes[0].plot([], [], "k--", lw=1, label="no indexer (linear fit)")
         figure.legend(handles=handles, loc="outside upper right", ncols=len(handles), frameon=False)
     return figure
 

@@ -24,7 +24,10 @@ OURS = {
     **dict.fromkeys(("score_kernel", "keep_kernel", "rescue_kernel"), "mqa_logits"),
     **dict.fromkeys(("bound_kernel", "choose_kept_kernel", "_slots_kernel"), "top-k"),
     **dict.fromkeys(("gather_kernel", "count_kernel", "look_up_kernel"), "other indexer"),
-    "sparse_attention_kernel": "sparse attention",
+    **dict.fromkeys(
+        ("sparse_attention_kernel", "attend_to_split_kernel", "combine_splits_kernel"),
+        "sparse attention",
+    ),
 }
 # The first category with a word that is part of the lower-case name. Order matters: a router's
 # top-k is MoE, mqa_logits' metadata is no scoring, and a norm of FlashInfer is no attention.

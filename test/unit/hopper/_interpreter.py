@@ -13,7 +13,7 @@ import traceback
 
 import torch
 
-from sglang_ic.hopper import fused, reference
+from sglang_ic.hopper import attention, decode_attention, fused, reference
 from sglang_ic.hopper.fused import choose, score_and_select
 from sglang_ic.hopper.pages import count_selected, look_up_
 from sglang_ic.hopper.sampling import gather_samples, sample_bounds
@@ -27,11 +27,17 @@ def keep(q, k, k_scale, weights, starts, ends, bounds, sizes):
     return reference.keep(scores, starts, ends, bounds, **tile, levels=sizes.levels)
 
 
+def attend_in_splits(*args):
+    """In float32: the interpreter multiplies bfloat16 as the integers that hold it."""
+    attention.takes = lambda *_: True
+    return decode_attention.attend(*args)
+
+
 fused.keep = keep
 FUNCTIONS = {
     function.__name__: function
-    for function in (choose, count_selected, gather_samples, keep, look_up_, sample_bounds, score)
-    + (score_and_select, to_slots_)
+    for function in (attend_in_splits, choose, count_selected, gather_samples, keep, look_up_)
+    + (sample_bounds, score, score_and_select, to_slots_)
 }
 
 while True:

@@ -13,6 +13,7 @@ from sglang_ic.hopper import (  # noqa: E402
     attention,
     attention_kernel,
     choosing,
+    decode_attention_kernel,
     keeping,
     pages,
     rescuing,
@@ -43,6 +44,20 @@ CASES = {
         for num_heads in attention.HEADS
         for has_lengths in (False, True)
     },
+    **{
+        f"split of {keys} keys, {num_heads} heads": (
+            decode_attention_kernel.attend_to_split_kernel,
+            {**ATTENTION, "H": num_heads, "SPLIT": keys, "NUM_SPLITS": 2048 // keys},
+            4,
+        )
+        for num_heads in attention.HEADS
+        for keys in (64, 128)
+    },
+    "combine": (
+        decode_attention_kernel.combine_splits_kernel,
+        {"H": 32, "LATENT": attention.LATENT, "BLOCK": 128, "NUM_SPLITS": 32, "SPLITS": 32},
+        4,
+    ),
     "slots": (slots._slots_kernel, {"K": 2048, "BLOCK": 1024}, 4),
     "score": (scoring.score_kernel, TILE, 4),
     "gather": (sampling.gather_kernel, {"D": 128, "STEP": 32, "BLOCK": 64}, 4),
@@ -73,7 +88,10 @@ GLUON = {"keep", "keep, 64 heads"}
 SCORING = {"score", "rescue"} | GLUON
 REGISTERS = {"choose": {"maxnreg": 64}}
 POINTERS = {
-    "*fp32": {"scores", "samples", "bounds", "k_scale", "sampled_scale", "weights"},
+    "*fp32": {
+        *("scores", "samples", "bounds", "k_scale", "sampled_scale", "weights"),
+        *("mixed", "mixed_out", "stats", "stats_out"),
+    },
     "*fp8e4nv": {"q", "k"},
     "*u8": {"sampled_k"},
     "*bf16": {"q_nope", "q_rope", "kv", "out"},
@@ -138,8 +156,12 @@ def test_kernel_compiles_for_hopper(compiled, name, tmp_path):
     tool = Path(triton.backends.nvidia.__file__).with_name("bin") / "cuobjdump"
     usage = subprocess.check_output([tool, "--dump-resource-usage", cubin], text=True)
     assert " STACK:0 " in usage and " LOCAL:0 " in usage
-    # 228 KB a multiprocessor, of which two programs should fit, each with 1 KB of the system's.
-    assert kernel.metadata.shared < (115_713 if name.startswith("attention") else 100_000)
+    # 228 KB a multiprocessor, of which two programs should fit, each with 1 KB of the system's;
+    # one of a split, which has its next keys under way.
+    most = {"attention": 115_713, "split": 232_449}.get(name.partition(" ")[0], 100_000)
+    assert kernel.metadata.shared < most
+    if name.startswith("split"):
+        assert ("wgmma.mma_async" in ptx) == (constants(name)["H"] > 8) and "cp.async" in ptx
     if name.startswith("attention"):
         assert f"wgmma.mma_async.sync.aligned.m64n{constants(name)['H']}k16.f32.bf16.bf16" in ptx
         assert set(re.findall(r"cp\.async\.c[ag]\S* [^;]*?, (0x\w+)", ptx)) == {"0x10"}

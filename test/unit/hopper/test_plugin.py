@@ -9,6 +9,7 @@ import pytest
 from sglang_ic.candidates.switch import CANDIDATE_PAGES
 from sglang_ic.hopper import plugin
 from sglang_ic.hopper.switches import (
+    DECODE_ATTENTION,
     DECODE_STREAMS,
     NAMES,
     OFF,
@@ -125,6 +126,12 @@ def test_streams_attach_to_the_layer_and_to_its_indexer(
     assert attached == [prepare, "indexer_beside"]
 
 
+def test_decode_in_splits_attaches_to_flash_attentions_call(monkeypatch, attached, all_off):
+    monkeypatch.setenv(DECODE_ATTENTION, "split")
+    plugin.register()
+    assert attached == ["decode_in_splits"]
+
+
 def test_streams_need_roles_and_so_the_patched_sglang(monkeypatch, attached):
     monkeypatch.setenv(DECODE_STREAMS, "roles")
     monkeypatch.setattr(plugin, "_is_patched", lambda: False)
@@ -153,7 +160,7 @@ from sglang_ic.hopper.switches import Switches
 from sglang_ic.seams import attach
 
 topk, scores, attention, num_seams = (word or None for word in sys.argv[1:])
-wanted = plugin.seams(Switches(topk, scores, attention, "roles"))
+wanted = plugin.seams(Switches(topk, scores, attention, "split", "roles"))
 wanted += (plugin.CANDIDATES,)
 assert len(wanted) == int(num_seams) and all(seam.problem() for seam in wanted)
 attach(wanted, "a test")
@@ -170,8 +177,8 @@ print("attached")
 @pytest.mark.parametrize(
     "choices",
     [
-        ("ragged", "", "heads", "7"),
-        ("", "fused", "heads", "10"),
+        ("ragged", "", "heads", "8"),
+        ("", "fused", "heads", "11"),
     ],
     ids=" ".join,
 )

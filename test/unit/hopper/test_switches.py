@@ -3,6 +3,7 @@
 import pytest
 
 from sglang_ic.hopper.switches import (
+    DECODE_ATTENTION,
     DECODE_STREAMS,
     NAMES,
     OFF,
@@ -29,11 +30,19 @@ def test_all_is_turned_off_by_one_word():
 
 
 def test_every_replacement_can_be_asked_for():
-    given = {PREFILL_SCORES: "fused", PREFILL_ATTENTION: "heads", DECODE_STREAMS: "roles"}
+    given = {
+        PREFILL_SCORES: "fused",
+        PREFILL_ATTENTION: "heads",
+        DECODE_ATTENTION: "split",
+        DECODE_STREAMS: "roles",
+    }
     assert Switches.read(given) == Switches(
-        prefill_scores="fused", prefill_attention="heads", decode_streams="roles"
+        prefill_scores="fused",
+        prefill_attention="heads",
+        decode_attention="split",
+        decode_streams="roles",
     )
-    assert asked_for(given) == (PREFILL_SCORES, PREFILL_ATTENTION, DECODE_STREAMS)
+    assert asked_for(given) == tuple(given)
     assert Switches.read({PREFILL_TOPK: "ragged"}) == MEASURED
 
 
@@ -56,6 +65,7 @@ def test_fused_scores_refuse_a_topk_beside_them():
         (PREFILL_TOPK, "triton", "ragged, off"),
         (PREFILL_SCORES, "triton", "fused, off"),
         (PREFILL_ATTENTION, "32", "heads, off"),
+        (DECODE_ATTENTION, "heads", "split, off"),
         (DECODE_STREAMS, "two", "indexer, roles, off"),
     ],
 )
