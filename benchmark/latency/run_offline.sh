@@ -24,8 +24,7 @@
 #   servers             220 s   3 starts, without what their graphs add; 3 prompts of 64K, 3 visits
 #   prefill-tp2         290 s   on two GPUs; 3 starts, 4 arms
 #
-# A machine of two GPUs can measure a part on each (CUDA_VISIBLE_DEVICES), but not two first starts at
-# once: while both compile, upstream's own 10 s for a warm-up request may not do.
+# A machine of two GPUs can measure a part on each (CUDA_VISIBLE_DEVICES).
 set -euo pipefail
 site=$(cd "$1" && pwd)
 output=$(realpath -m "$2")

@@ -10,7 +10,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ import pytest
 from _dockerfile import expand, health_command, parse
 from _machine import build_arguments, checkout_files, interpreter_on_path, pip_config
 
+from sglang_ic.bench.servers import free_port
 from sglang_ic.demo import default_pattern_file
 from sglang_ic.pattern_file import file_text
 
@@ -116,17 +116,11 @@ def image(tmp_path_factory):
     shutil.rmtree(scratch)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
 def server(image):
     """The entry point, on a free port of the loopback; gives its process and URL."""
     final, environment, folder = image
-    port = free_port()
+    port = free_port(set())
     command = [*final.last("ENTRYPOINT").array, "--host", "127.0.0.1", "--port", str(port)]
     # execvpe, as an engine does it: the program is looked up in the PATH of the image.
     command[0] = shutil.which(command[0], path=environment["PATH"])

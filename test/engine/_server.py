@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,13 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sglang_ic.bench.servers import free_port
+
 START_TIMEOUT_S = 300
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def two_processors() -> str:
@@ -77,7 +72,7 @@ def launch(*argv: str, module: str = "sglang_ic.launch_server", **kwargs: Any) -
 @contextlib.contextmanager
 def running(tmp_path: Path, *argv: str, **kwargs: Any) -> Iterator[Server]:
     """A server that answers, stopped at the end; its log is shown if it does not come up."""
-    port, log = free_port(), tmp_path / "server.log"
+    port, log = free_port(set()), tmp_path / "server.log"
     with log.open("w") as sink:
         process = launch(
             *("--port", str(port), *argv), stdout=sink, stderr=subprocess.STDOUT, **kwargs

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -22,6 +23,7 @@ from sglang_ic.command_line import masked
 START_TIMEOUT_SEC = 1800  # a 700B checkpoint from a cold disk
 STOP_TIMEOUT_SEC = 30
 TAIL_LINES = 20
+PORTS = 20_000, 30_000
 
 
 class ServerError(RuntimeError):
@@ -120,11 +122,16 @@ class LaunchedServer:
 
 
 def free_port(taken: set[int]) -> int:
-    """A loopback port that nothing listens on and that is not in `taken`; adds it there."""
+    """A loopback port that nothing listens on and that is not in `taken`; adds it there.
+
+    Not one of those that Linux gives to whoever asks for any (32768 and above): a server binds its
+    port a minute after it was chosen here, and by then another process may have been given it.
+    """
     while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        if port not in taken:
+        port = random.randrange(*PORTS)
+        if port in taken:
+            continue
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
             taken.add(port)
             return port

@@ -1,5 +1,8 @@
+import socket
+
 """Server processes: whole groups end, and a failure shows the log. Small scripts stand in."""
 
+import socket
 import sys
 import time
 
@@ -90,6 +93,18 @@ def test_free_ports_differ():
     taken = set()
     ports = [free_port(taken) for _ in range(20)]
     assert len(set(ports)) == 20
+    assert max(ports) < 32768  # the kernel gives those from there on to whoever asks for any
+
+
+def test_a_port_that_is_taken_is_not_given(monkeypatch):
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        port = listening.getsockname()[1]
+        drawn = iter([port, port, 23_456, port])
+        monkeypatch.setattr("sglang_ic.bench.servers.random.randrange", lambda *_: next(drawn))
+        taken = set()
+        assert free_port(taken) == 23_456 and taken == {23_456}
 
 
 def test_a_server_that_outlives_every_signal_is_named(start, monkeypatch):
