@@ -1,5 +1,3 @@
-import socket
-
 """Server processes: whole groups end, and a failure shows the log. Small scripts stand in."""
 
 import socket
