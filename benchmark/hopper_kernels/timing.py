@@ -19,8 +19,17 @@ class Bench:
         self.bandwidth = bandwidth_tb_s * 1e12
         self.rows: list[dict] = []
 
-    def time(self, case: str, name: str, run: Callable, gbytes=0.0, tflop=0.0, peak=FP8_TFLOPS):
-        """Measure `run()`; returns what it returned, or None."""
+    def time(
+        self,
+        case: str,
+        name: str,
+        run: Callable,
+        gbytes=0.0,
+        tflop=0.0,
+        peak=FP8_TFLOPS,
+        num_calls=1,
+    ):
+        """Measure `run()`, which is `num_calls` alike; returns what it returned, or None."""
         row = {"case": case, "name": name, "median_ms": None, "gbytes": gbytes, "tflop": tflop}
         self.rows.append(row)
         if time.monotonic() > self.deadline:
@@ -29,7 +38,7 @@ class Bench:
         try:
             result = run()
             torch.cuda.synchronize()
-            times = sorted(self._once(run) for _ in range(9))
+            times = sorted(self._once(run) / num_calls for _ in range(9))
         except Exception as error:  # one step that fails must not cost the lease its other numbers
             row["skipped"] = " ".join(f"{type(error).__name__}: {error}".split())
             print(self.line(row), file=sys.stderr, flush=True)
@@ -43,18 +52,14 @@ class Bench:
 
     def time_in_graph(self, case: str, name: str, run: Callable, gbytes=0.0) -> None:
         """As `time`, of one call among REPEATS in a CUDA graph, with launches as they are there."""
-        try:
-            graph = captured(run)
-        except Exception as error:  # as in `time`
-            skipped = " ".join(f"{type(error).__name__}: {error}".split())
-            self.rows.append({"case": case, "name": name, "median_ms": None, "skipped": skipped})
-            print(self.line(self.rows[-1]), file=sys.stderr, flush=True)
-            return
-        self.time(case, name, graph.replay, gbytes * REPEATS)
-        row = self.rows[-1]
-        for key in ("median_ms", "min_ms", "max_ms", "floor_ms", "gbytes"):
-            if row.get(key):
-                row[key] /= REPEATS
+        graphs: list[torch.cuda.CUDAGraph] = []
+
+        def replay():
+            if not graphs:  # here, so that what fails and what is too late ends as in `time`
+                graphs.append(captured(run))
+            graphs[0].replay()
+
+        self.time(case, name, replay, gbytes, num_calls=REPEATS)
 
     @staticmethod
     def _once(run) -> float:

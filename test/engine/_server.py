@@ -15,6 +15,7 @@ from typing import Any
 from sglang_ic.bench.servers import free_port
 
 START_TIMEOUT_S = 300
+_PORTS: set[int] = set()  # of all servers of this process, some of which start at once
 
 
 def two_processors() -> str:
@@ -72,7 +73,7 @@ def launch(*argv: str, module: str = "sglang_ic.launch_server", **kwargs: Any) -
 @contextlib.contextmanager
 def running(tmp_path: Path, *argv: str, **kwargs: Any) -> Iterator[Server]:
     """A server that answers, stopped at the end; its log is shown if it does not come up."""
-    port, log = free_port(set()), tmp_path / "server.log"
+    port, log = free_port(_PORTS), tmp_path / "server.log"
     with log.open("w") as sink:
         process = launch(
             *("--port", str(port), *argv), stdout=sink, stderr=subprocess.STDOUT, **kwargs

@@ -3,7 +3,7 @@
     fork = stock told `indexer_types`     equal, bit for bit: the same kernels in the same order
     other streams in decode               equal, bit for bit: the same kernels in another order
     cold = cached = chunked               bf16 sums over blocks of other sizes: see SAME_MODEL
-    engine = transformers in float32      bf16 weights' products, and index-K in fp8: see BF16
+    engine = transformers in float32      bf16 products, index-K in fp8: see IN_TRANSFORMERS
     counters = kernels in the profile     equal
 
 The bundled model, a document that it was not trained on, 16 x index_topk tokens, with every
@@ -52,12 +52,20 @@ ENVIRONMENT = {
     # Short prompts stay sparse: their dense kernels lack the bundled model's head sizes.
     "SGLANG_DSA_PREFILL_DENSE_ATTN_KV_LEN_THRESHOLD": "0",
 }
-# Differences in log-probability over the prompt. What bf16 and an index-K in fp8 cost in
-# transformers on CPU, on this document, by pattern: medians of 0.004 to 0.010, means of 0.009 to
-# 0.06, and 0.16 with one Full layer, whose every near-tie counts in all 16. The engine may have a
-# quarter more; a near-tie moves single positions far, so the largest is printed, not judged.
+# Differences in log-probability over the prompt; a near-tie moves single positions far, so the
+# largest is printed, not judged. The engine may be a quarter further from float32 than transformers
+# itself on CPU with bf16 weights and queries and keys of the indexer in fp8: (median, mean).
 SAME_MODEL = {"median": 0.01, "mean": 0.03}
-BF16 = {"median": 0.0125, "mean": 0.2}
+IN_TRANSFORMERS = dict(
+    zip(
+        PATTERNS,
+        [
+            *((0.0038, 0.0090), (0.0047, 0.0124), (0.0072, 0.0522)),
+            *((0.0067, 0.0541), (0.0086, 0.0605), (0.0103, 0.1606)),
+        ],
+        strict=True,
+    )
+)
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +182,8 @@ def test_the_engine_predicts_what_transformers_predicts_in_float32(pattern, prom
     rows = HfReference(bundled_model(), pattern).run(prompt).logprobs[:-1]
     theirs = rows.gather(1, tokens[1:, None]).flatten()
     ours = logprobs(answers[pattern]["cold"])[: len(prompt) - 1]
-    check_gap(pattern, ours, theirs, BF16)
+    median, mean = (1.25 * value for value in IN_TRANSFORMERS[pattern])
+    check_gap(pattern, ours, theirs, {"median": median, "mean": mean})
 
 
 @pytest.mark.parametrize("pattern", ["F" * 16, PATTERN])

@@ -32,7 +32,7 @@ pytestmark = [
 PATTERN = "FFFSFFFSFFFSFFSS"
 HEADS = 16
 SHORT, LONG = 2400, 36_000  # about 16 x index_topk of 128 and of 2,048, and more
-NEW_TOKENS = 2
+NEW_TOKENS = 3
 TWO = [
     *("--tp-size", "2", "--disable-custom-all-reduce"),
     "--enforce-disable-flashinfer-allreduce-fusion",
@@ -46,10 +46,7 @@ FLAGS = [
 EXACT_FLAGS = ["--dsa-topk-backend", "torch"]
 SPARSE = {**os.environ, "SGLANG_DSA_PREFILL_DENSE_ATTN_KV_LEN_THRESHOLD": "0"}
 ALL_OFF = {**SPARSE, **dict.fromkeys(NAMES, OFF)}
-EXACT = {
-    **ALL_OFF,
-    "SGLANG_DSA_FUSE_TOPK": "false",
-}
+EXACT = {**ALL_OFF, "SGLANG_DSA_FUSE_TOPK": "false"}
 SAME_MODEL = {"median": 0.01, "mean": 0.03}  # of log-probabilities, as in test_parity.py
 
 

@@ -7,6 +7,7 @@ the terminal reaches the client alone, which then stops the servers in order.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import random
 import signal
@@ -23,7 +24,7 @@ from sglang_ic.command_line import masked
 START_TIMEOUT_SEC = 1800  # a 700B checkpoint from a cold disk
 STOP_TIMEOUT_SEC = 30
 TAIL_LINES = 20
-PORTS = 20_000, 30_000
+PORTS = 10_000, 20_000  # Linux gives from 32768 on, SGLang takes from 22000 to 29999
 
 
 class ServerError(RuntimeError):
@@ -124,14 +125,22 @@ class LaunchedServer:
 def free_port(taken: set[int]) -> int:
     """A loopback port that nothing listens on and that is not in `taken`; adds it there.
 
-    Not one of those that Linux gives to whoever asks for any (32768 and above): a server binds its
-    port a minute after it was chosen here, and by then another process may have been given it.
+    A server binds its port a minute after it was chosen here. So it is none of those that Linux
+    gives to whoever asks for any, and none of those that SGLang picks for itself: see PORTS.
+
+    Raises:
+        OSError: no port can be bound.
     """
-    while True:
-        port = random.randrange(*PORTS)
+    for port in random.sample(range(*PORTS), 1000):
         if port in taken:
             continue
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError as error:
+                if error.errno in (errno.EADDRINUSE, errno.EACCES):
+                    continue
+                raise
             taken.add(port)
             return port
+    raise OSError(f"none of 1,000 ports from {PORTS[0]} to {PORTS[1]} is free on 127.0.0.1")

@@ -11,6 +11,7 @@ FlashAttention's, so outputs differ from its by rounding. Always the same output
 from __future__ import annotations
 
 import math
+from contextvars import ContextVar
 from functools import cache
 
 import torch
@@ -19,6 +20,8 @@ from sglang_ic.hopper import attention
 from sglang_ic.hopper.attention import LATENT, ROPE, UNIT
 from sglang_ic.hopper.attention_hooks import varies_anyway
 from sglang_ic.hopper.decode_attention_kernel import attend_to_split_kernel, combine_splits_kernel
+
+_decoding: ContextVar[bool] = ContextVar("a decode step attends", default=False)
 
 BLOCK_K = 64
 MOST_TOKENS = 8  # of a step: with 16 FlashAttention was faster
@@ -98,12 +101,21 @@ def attend(
     return out
 
 
+def mark_decode(original, backend, *args, **kwargs):
+    """Around upstream's `forward_decode`: verify passes and prefill call `_forward_fa3` too."""
+    marked = _decoding.set(True)
+    try:
+        return original(backend, *args, **kwargs)
+    finally:
+        _decoding.reset(marked)
+
+
 def decode_in_splits(original, backend, *args, **kwargs):
     """In place of upstream's `_forward_fa3`, which runs where `attend` cannot.
 
     Upstream makes every query a sequence of its own (`max_seqlen_q` 1) whose pages hold one token.
     """
-    if not args and _is_decode(backend, kwargs):
+    if _decoding.get() and not args and _knows(backend, kwargs):
         nope, rope, selected = (kwargs[name] for name in ("q_nope", "q_rope", "page_table"))
         # As upstream: lengths may be padded behind the queries that there are.
         lengths, kv = kwargs["cache_seqlens"][: len(nope)], kwargs["kv_cache"]
@@ -112,7 +124,7 @@ def decode_in_splits(original, backend, *args, **kwargs):
     return original(backend, *args, **kwargs)
 
 
-def _is_decode(backend, given: dict) -> bool:
+def _knows(backend, given: dict) -> bool:
     nope, rope = given["q_nope"], given["q_rope"]
     return (
         given["page_size"] == given["max_seqlen_q"] == 1

@@ -93,10 +93,11 @@ def combine_splits_kernel(
     highest = tl.load(stats, split < NUM_SPLITS, other=LOWEST)
     total = tl.load(stats + H, split < NUM_SPLITS, other=0.0)
     share = tl.exp2(highest - tl.max(highest, 0))
-    total = tl.where(total > 0, total * share, 0.0)
+    # 0 is a split without keys, of which nothing was written; NaN is not 0, and is passed on.
+    total = tl.where(total != 0, total * share, 0.0)
     at = part * BLOCK + tl.arange(0, BLOCK)
     rows = mixed + ((token * NUM_SPLITS + split) * H + head)[:, None] * LATENT + at[None, :]
-    parts = tl.load(rows, (total > 0)[:, None], other=0.0)
+    parts = tl.load(rows, (total != 0)[:, None], other=0.0)
     whole = tl.sum(total, 0)
     found = tl.sum(parts * share[:, None], 0) / tl.where(whole == 0, 1.0, whole)
     tl.store(out + (token * H + head) * LATENT + at, found.to(out.dtype.element_ty))

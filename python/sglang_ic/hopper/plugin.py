@@ -69,11 +69,11 @@ ATTENTION = (
     Seam(_CONCAT, "around", _PARTS + "keep_parts", _PADS, seen_at=_CONCAT_SEEN_AT),
     Seam(_BACKEND + "_forward_flashmla_sparse", "around", _PARTS + "attend_to_parts", _PADS),
 )
-DECODE = Seam(
-    _BACKEND + "_forward_fa3",
-    "around",
-    "sglang_ic.hopper.decode_attention.decode_in_splits",
-    f"{DECODE_ATTENTION}=split would run FlashAttention 3",
+_STAYS = f"{DECODE_ATTENTION}=split would run FlashAttention 3"
+_SPLITS = "sglang_ic.hopper.decode_attention."
+DECODE = (
+    Seam(_BACKEND + "forward_decode", "around", _SPLITS + "mark_decode", _STAYS),
+    Seam(_BACKEND + "_forward_fa3", "around", _SPLITS + "decode_in_splits", _STAYS),
 )
 
 
@@ -97,7 +97,7 @@ def seams(switches: Switches) -> tuple[Seam, ...]:
     if switches.prefill_attention is not None:
         found += ATTENTION
     if switches.decode_attention is not None:
-        found.append(DECODE)
+        found += DECODE
     if switches.decode_streams is not None:
         found += _streams(switches.decode_streams)
     return tuple(found)

@@ -7,7 +7,7 @@ Unset or empty means what was measured to be faster on a Hopper GPU (an H200, bf
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 # ragged: upstream's own newer kernel, which its prefill uses for flashmla_sparse with fp8 KV only,
 # and then one lookup per index.
@@ -17,7 +17,8 @@ PREFILL_TOPK = "SGLANG_IC_PREFILL_TOPK"
 PREFILL_SCORES = "SGLANG_IC_PREFILL_SCORES"
 # heads: our kernel in place of FlashMLA's, for ranks of 8, 16 or 32 heads. Other rounding.
 PREFILL_ATTENTION = "SGLANG_IC_PREFILL_ATTENTION"
-# split: our kernels in place of FlashAttention 3's, for the same ranks. Other rounding.
+# split: our kernels in place of FlashAttention 3's in decode steps of few tokens, for the same
+# ranks. Other rounding. Calls that a kernel does not know go upstream's way, here as in prefill.
 DECODE_ATTENTION = "SGLANG_IC_DECODE_ATTENTION"
 # indexer: in decode graphs it has a stream to itself. roles: and Shared layers have one in all.
 DECODE_STREAMS = "SGLANG_IC_DECODE_STREAMS"
@@ -59,18 +60,24 @@ class Switches:
         Raises:
             ValueError: a value that is not one of ours, or two that do the same step.
         """
-        topk, scores, *rest = (_choice(environment, name) for name in NAMES)
-        if scores == "fused" and topk:
-            if PREFILL_TOPK in asked_for(environment):
-                raise ValueError(
-                    f"{PREFILL_TOPK}={topk}: {PREFILL_SCORES}=fused selects too; unset one of them"
-                )
-            topk = None
-        return cls(topk, scores, *rest)
+        found = cls(**{field_of(name): _choice(environment, name) for name in NAMES})
+        if found.prefill_scores is None or found.prefill_topk is None:
+            return found
+        if PREFILL_TOPK in asked_for(environment):
+            raise ValueError(
+                f"{PREFILL_TOPK}={found.prefill_topk}: {PREFILL_SCORES}={found.prefill_scores} "
+                "selects too; unset one of them"
+            )
+        return replace(found, prefill_topk=None)
+
+
+def field_of(name: str) -> str:
+    """The field of `Switches` that a variable sets."""
+    return name.removeprefix("SGLANG_IC_").lower()
 
 
 def asked_for(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """The variables that name a replacement, which then runs or stops the server."""
+    """The variables that name a replacement, which is then attached or stops the server."""
     return tuple(name for name in NAMES if _given(environment, name) not in ("", OFF))
 
 

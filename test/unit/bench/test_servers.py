@@ -1,12 +1,14 @@
 """Server processes: whole groups end, and a failure shows the log. Small scripts stand in."""
 
+import inspect
 import socket
 import sys
 import time
 
 import pytest
 
-from sglang_ic.bench.servers import LaunchedServer, ServerError, free_port
+from sglang_ic.bench import servers
+from sglang_ic.bench.servers import PORTS, LaunchedServer, ServerError, free_port
 
 CHILD = "import time; time.sleep(600)"
 # A leader with a child, as SGLang has schedulers; both ignore the first, polite signal if told.
@@ -91,7 +93,12 @@ def test_free_ports_differ():
     taken = set()
     ports = [free_port(taken) for _ in range(20)]
     assert len(set(ports)) == 20
-    assert max(ports) < 32768  # the kernel gives those from there on to whoever asks for any
+
+
+def test_no_port_is_one_that_sglang_takes_for_itself():
+    network = pytest.importorskip("sglang.srt.utils.network")
+    drawn = inspect.signature(network.get_free_port_below_ephemeral).parameters
+    assert PORTS[1] <= drawn["low"].default
 
 
 def test_a_port_that_is_taken_is_not_given(monkeypatch):
@@ -99,10 +106,11 @@ def test_a_port_that_is_taken_is_not_given(monkeypatch):
         listening.bind(("127.0.0.1", 0))
         listening.listen()
         port = listening.getsockname()[1]
-        drawn = iter([port, port, 23_456, port])
-        monkeypatch.setattr("sglang_ic.bench.servers.random.randrange", lambda *_: next(drawn))
-        taken = set()
-        assert free_port(taken) == 23_456 and taken == {23_456}
+        monkeypatch.setattr(f"{servers.__name__}.random.sample", lambda *_: [port, 12_345, 12_346])
+        assert free_port({12_345}) == 12_346
+        monkeypatch.setattr(f"{servers.__name__}.random.sample", lambda *_: [port])
+        with pytest.raises(OSError, match="none of 1,000 ports"):
+            free_port(set())
 
 
 def test_a_server_that_outlives_every_signal_is_named(start, monkeypatch):

@@ -29,7 +29,7 @@ BF16 = torch.bfloat16
 def test_as_many_programs_as_the_gpu_has_room_for(num_tokens, width, expected):
     keys = keys_of_split(num_tokens, width, 132)
     assert keys == expected
-    assert keys % BLOCK_K == 0 and num_tokens * -(-width // keys) <= 132 or keys == BLOCK_K
+    assert keys == BLOCK_K or num_tokens * -(-width // keys) <= 132
 
 
 def reference(nope, rope, kv, selected, scale, lengths):
@@ -65,6 +65,17 @@ def test_splits_add_up(interpreted, num_heads, width, num_programs):
     assert (found.double() - expected).norm() / expected.norm() < 1e-6
 
 
+def test_nan_that_is_selected_is_passed_on(interpreted):
+    """And not hidden with the split that it lies in."""
+    nope, rope, kv = torch.ones(1, 8, 512), torch.ones(1, 8, 64), torch.ones(KEYS, 1, 576)
+    kv[300] = float("nan")
+    selected = torch.arange(320, dtype=torch.int32)[None]
+    lengths = torch.tensor([320], dtype=torch.int32)
+    given = (nope, rope, kv, selected, 0.04)
+    assert interpreted("attend_in_splits", *given, lengths, 132).isnan().all()
+    assert not interpreted("attend_in_splits", *given, lengths - 20, 132).isnan().any()
+
+
 class Backend:
     """What the hook asks upstream's backend."""
 
@@ -93,6 +104,15 @@ def call(num_tokens=3, heads=HEADS, **changed):
     } | changed
 
 
+def decode(original, backend, given):
+    """Upstream's forward_decode, with both hooks."""
+
+    def forward_decode(backend):
+        return decode_attention.decode_in_splits(original, backend, **given)
+
+    return decode_attention.mark_decode(forward_decode, backend)
+
+
 @pytest.fixture
 def attended(monkeypatch):
     """What `attend` was given, instead of running on a GPU that is not here."""
@@ -105,7 +125,7 @@ def attended(monkeypatch):
 @pytest.mark.parametrize("heads", [8, 16, 32])
 def test_a_decode_step_attends_in_splits(attended, num_tokens, heads):
     given = call(num_tokens, heads)
-    assert decode_attention.decode_in_splits(None, Backend(), **given) == "ours"
+    assert decode(None, Backend(), given) == "ours"
     nope, rope, kv, selected, scale, lengths = attended[0]
     assert nope is given["q_nope"] and rope is given["q_rope"]
     assert kv is given["kv_cache"] and selected is given["page_table"] and scale == 0.1
@@ -141,10 +161,21 @@ def test_other_calls_are_upstreams(attended, changed):
         setattr(backend, name, changed[name])
     given = call(**{name: value for name, value in changed.items() if not hasattr(Backend, name)})
     ran = []
-
-    def original(*args, **kwargs):
-        ran.append((args, kwargs))
-        return "upstream's"
-
-    assert decode_attention.decode_in_splits(original, backend, **given) == "upstream's"
+    assert decode(lambda *args, **kwargs: ran.append((args, kwargs)), backend, given) is None
     assert attended == [] and ran == [((backend,), given)]
+
+
+def test_outside_of_decode_all_is_upstreams(attended):
+    """Verify passes and prefill call the same method; after a step that failed, too."""
+    ran = []
+
+    def upstream(backend, **given):
+        ran.append(given)
+
+    def fail(backend):
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        decode_attention.mark_decode(fail, Backend())
+    decode_attention.decode_in_splits(upstream, Backend(), **call())
+    assert attended == [] and len(ran) == 1

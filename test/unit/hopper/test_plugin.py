@@ -129,7 +129,7 @@ def test_streams_attach_to_the_layer_and_to_its_indexer(
 def test_decode_in_splits_attaches_to_flash_attentions_call(monkeypatch, attached, all_off):
     monkeypatch.setenv(DECODE_ATTENTION, "split")
     plugin.register()
-    assert attached == ["decode_in_splits"]
+    assert attached == ["mark_decode", "decode_in_splits"]
 
 
 def test_streams_need_roles_and_so_the_patched_sglang(monkeypatch, attached):
@@ -177,8 +177,8 @@ print("attached")
 @pytest.mark.parametrize(
     "choices",
     [
-        ("ragged", "", "heads", "8"),
-        ("", "fused", "heads", "11"),
+        ("ragged", "", "heads", "9"),
+        ("", "fused", "heads", "12"),
     ],
     ids=" ".join,
 )

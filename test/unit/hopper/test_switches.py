@@ -1,5 +1,7 @@
 """The switches: what was measured runs unless turned off, and a wrong name is refused."""
 
+from dataclasses import fields
+
 import pytest
 
 from sglang_ic.hopper.switches import (
@@ -12,6 +14,7 @@ from sglang_ic.hopper.switches import (
     PREFILL_TOPK,
     Switches,
     asked_for,
+    field_of,
 )
 
 MEASURED = Switches(prefill_topk="ragged", prefill_attention="heads")
@@ -27,6 +30,10 @@ def test_all_is_turned_off_by_one_word():
     environment = dict.fromkeys(NAMES, OFF)
     assert Switches.read(environment) == Switches()
     assert asked_for(environment) == ()
+
+
+def test_every_variable_has_a_field():
+    assert {field_of(name) for name in NAMES} == {one.name for one in fields(Switches)}
 
 
 def test_every_replacement_can_be_asked_for():
