@@ -7,7 +7,7 @@
     counters = kernels in the profile     equal
 
 The bundled model, a document that it was not trained on, 16 x index_topk tokens, with every
-replacement of sglang_ic.hopper turned off: test_hopper.py has those. For the first, name the
+replacement of sglang_ic.hopper turned off: other tests here have those. For the first, name the
 folder that holds the unpatched package in SGLANG_IC_STOCK_SITE.
 """
 

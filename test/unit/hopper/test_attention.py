@@ -1,6 +1,6 @@
 """Queries in two parts: which calls keep them, who attends to them, what goes upstream's way.
 
-The kernel itself runs on a GPU only: test/gpu/test_hopper.py.
+The kernel itself runs on a GPU only: test/gpu/test_attention.py.
 """
 
 from types import SimpleNamespace

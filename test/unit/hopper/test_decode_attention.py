@@ -1,6 +1,6 @@
 """Decode in splits: its numbers in Triton's interpreter, and which calls go upstream's way.
 
-In bf16, and as fast as it should be, on a GPU only: test/gpu/test_hopper.py.
+In bf16, and as fast as it should be, on a GPU only: test/gpu/test_attention.py.
 """
 
 from types import SimpleNamespace
