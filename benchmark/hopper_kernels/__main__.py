@@ -14,6 +14,7 @@ from hopper_kernels.chunk import Chunk
 from hopper_kernels.decode import decode, decode_attention
 from hopper_kernels.scores import score_steps
 from hopper_kernels.selection import topk_steps
+from hopper_kernels.shapes import HEADS
 from hopper_kernels.timing import Bench, copy_bandwidth
 
 SCHEMA_VERSION = 1
@@ -41,10 +42,10 @@ def main() -> None:
     bench = Bench(began + args.deadline, bandwidth)
     for batch in map(int, args.batches.split(",")):
         decode(bench, batch, args.decode_keys, args.heads, device)
-    for num_heads in (32, 16, 8):
+    for num_heads in HEADS:
         for num_tokens in (1, 2, 5, 8, 16):
             decode_attention(bench, num_tokens, num_heads, device)
-    attention(bench, args.rows, ATTENTION_KEYS, device)
+        attention(bench, args.rows, ATTENTION_KEYS, num_heads, device)
     torch.cuda.empty_cache()
     for num_keys in map(int, args.keys.split(",")):
         chunk = Chunk.make(args.rows, num_keys, args.heads, device)

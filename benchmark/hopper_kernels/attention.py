@@ -2,11 +2,11 @@
 
 import torch
 
-from hopper_kernels.shapes import HEADS, LATENT, TOPK, VALUE
+from hopper_kernels.shapes import LATENT, TOPK, VALUE
 from hopper_kernels.timing import BF16_TFLOPS, Bench
 
 
-def attention(bench: Bench, num_rows: int, num_keys: int, device) -> None:
+def attention(bench: Bench, num_rows: int, num_keys: int, num_heads: int, device) -> None:
     """Sparse attention of one layer and chunk, which Full and Shared layers have alike.
 
     Queries that select alike find their keys in L2: what is left then is not the gather. Keys that
@@ -14,14 +14,14 @@ def attention(bench: Bench, num_rows: int, num_keys: int, device) -> None:
     """
     from sglang_ic.hopper.attention import attend
 
-    case = f"attention {num_rows}x{num_keys}"
-    nope = torch.randn(HEADS, num_rows, VALUE, device=device, dtype=torch.bfloat16)
+    case = f"attention {num_rows}x{num_keys}, {num_heads} heads"
+    nope = torch.randn(num_heads, num_rows, VALUE, device=device, dtype=torch.bfloat16)
     nope = nope.transpose(0, 1)
-    rope = torch.randn(num_rows, HEADS, LATENT - VALUE, device=device, dtype=torch.bfloat16)
+    rope = torch.randn(num_rows, num_heads, LATENT - VALUE, device=device, dtype=torch.bfloat16)
     kv = torch.randn(num_keys, 1, LATENT, device=device, dtype=torch.bfloat16)
     draw = torch.randint(0, num_keys, (num_rows, TOPK), dtype=torch.int32, device=device)
     gbytes = draw.numel() * LATENT * 2 / 1e9
-    tflop = draw.numel() * HEADS * (LATENT + VALUE) * 2 / 1e12
+    tflop = draw.numel() * num_heads * (LATENT + VALUE) * 2 / 1e12
 
     def concat():
         from sglang.kernels.ops.attention.concat_mla import concat_mla_absorb_q
@@ -29,8 +29,8 @@ def attention(bench: Bench, num_rows: int, num_keys: int, device) -> None:
         return concat_mla_absorb_q(nope, rope)
 
     def pad(q):  # as upstream does
-        padded = q.new_zeros((num_rows, -(-HEADS // 64) * 64, LATENT))
-        padded[:, :HEADS] = q
+        padded = q.new_zeros((num_rows, -(-num_heads // 64) * 64, LATENT))
+        padded[:, :num_heads] = q
         return padded
 
     def flash_mla(selected):
