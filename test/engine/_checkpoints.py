@@ -33,7 +33,7 @@ def copy_of(source: Path, folder: Path, change: Callable[[Weights, dict], None])
     return folder
 
 
-def repeat_heads(weights: Weights, times: int) -> None:
+def repeat_heads(weights: Weights, config: dict, times: int) -> None:
     """Every attention head `times` times, a share of the output each: the same model but for
     rounding. With a power of two the shares round as the whole does."""
     for name in list(weights):
@@ -41,6 +41,8 @@ def repeat_heads(weights: Weights, times: int) -> None:
             weights[name] = torch.cat([weights[name]] * times)
         elif name.endswith("self_attn.o_proj.weight"):
             weights[name] = torch.cat([weights[name] / times] * times, dim=1)
+    for key in ("num_attention_heads", "num_key_value_heads"):
+        config[key] *= times
 
 
 def widen(weights: Weights, config: dict, hidden_size: int) -> None:

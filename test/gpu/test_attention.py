@@ -52,21 +52,25 @@ def relative(found, expected):
     return ((found.float() - expected.float()).norm() / expected.float().norm()).item()
 
 
+def check_rows(found, expected):
+    """Up to the rounding of probabilities and outputs to bf16; zeros exactly."""
+    for row in range(len(found)):
+        if expected[row].any():
+            assert relative(found[row], expected[row]) <= 4e-3, row
+        else:
+            assert not found[row].any(), row
+
+
 @pytest.mark.parametrize("width", [TOPK, 300])
 @pytest.mark.parametrize("num_heads", [32, 16, 8])
 def test_heads_as_they_are_give_the_reference_every_time(num_heads, width):
-    """Up to the rounding of probabilities and outputs to bf16."""
     nope, rope, kv, selected = inputs_of(num_heads, width=width)
     lengths = int32(3 * LENGTHS)
     for given in (lengths, None):
         counted = torch.full_like(lengths, width) if given is None else lengths
         expected = reference(nope, rope, kv, selected, 0.04, counted)
         found = attend(nope, rope, kv, selected, 0.04, given)
-        for row in range(len(found)):
-            if expected[row].any():
-                assert relative(found[row], expected[row]) <= 4e-3, (row, counted[row].item())
-            else:
-                assert not found[row].any(), row
+        check_rows(found, expected)
         for _ in range(RUNS):
             assert torch.equal(attend(nope, rope, kv, selected, 0.04, given), found)
 
@@ -119,16 +123,11 @@ def in_steps(inputs, lengths, num_tokens):
 @pytest.mark.parametrize("num_tokens", [1, 5, 27])
 @pytest.mark.parametrize("num_heads", [32, 16, 8])
 def test_splits_give_the_reference_every_time(num_heads, num_tokens):
-    """Up to the rounding of probabilities and outputs to bf16."""
     nope, rope, kv, selected = inputs = inputs_of(num_heads)
     lengths = int32(3 * LENGTHS)
     expected = reference(nope, rope, kv, selected, 0.04, lengths)
     found = in_steps(inputs, lengths, num_tokens)
-    for row in range(len(found)):
-        if expected[row].any():
-            assert relative(found[row], expected[row]) <= 4e-3, (row, lengths[row].item())
-        else:
-            assert not found[row].any(), row
+    check_rows(found, expected)
     for _ in range(RUNS):
         assert torch.equal(in_steps(inputs, lengths, num_tokens), found)
 

@@ -10,10 +10,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from _answers import ask
 from _server import running
 
 from sglang_ic.candidates import pages as rule
 from sglang_ic.candidates.switch import CANDIDATE_PAGES
+from sglang_ic.server.arguments import BUNDLED_CUDA_ENVIRONMENT
 
 pytestmark = [
     pytest.mark.gpu,
@@ -202,12 +204,7 @@ FLAGS = [
     *("--cuda-graph-bs-decode", "1", "2", "--disable-prefill-cuda-graph"),
     *("--sampling-backend", "pytorch", "--dsa-topk-backend", "torch"),
 ]
-ENVIRONMENT = {
-    **os.environ,
-    "SGLANG_DSA_FUSE_TOPK": "false",
-    "SGLANG_DSA_PREFILL_DENSE_ATTN_KV_LEN_THRESHOLD": "0",
-    CANDIDATE_PAGES: "17",
-}
+ENVIRONMENT = {**os.environ, **BUNDLED_CUDA_ENVIRONMENT, CANDIDATE_PAGES: "17"}
 PROMPT = [3 + (7919 * i + i // 7) % 250 for i in range(3000)]
 
 
@@ -215,10 +212,8 @@ def served(folder, pattern):
     from sglang_ic.demo import bundled_model
 
     argv = ["--model-path", str(bundled_model()), *FLAGS, "--index-cache-pattern", pattern]
-    sampling = {"max_new_tokens": 8, "temperature": 0, "ignore_eos": True}
-    body = {"sampling_params": sampling, "return_logprob": True, "logprob_start_len": 0}
     with running(folder, *argv, env=ENVIRONMENT) as server:
-        answer = server.post("/generate", {**body, "input_ids": PROMPT})
+        answer = ask(server, PROMPT, 8)
         info, log = server.get("/index_cache"), server.log.read_text()
     rows = answer["meta_info"]["input_token_logprobs"][1:]
     return torch.tensor([row[0] for row in rows]), info, log

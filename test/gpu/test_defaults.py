@@ -4,7 +4,7 @@ Needs a Hopper GPU.
 The bundled model with what those kernels ask for: an index_topk of 2,048, and every attention head
 twice, its share of the output halved, which changes no output but for rounding. A document of
 16 x index_topk tokens. Upstream's own fused top-k does not repeat its answers bit for bit, so
-neither is compared so: see SAME_MODEL in test_parity.py.
+neither is compared so: see SAME_MODEL.
 """
 
 import os
@@ -15,11 +15,12 @@ import torch
 from _answers import ask, check_gap, logprobs
 from _at_once import AtOnce
 from _checkpoints import copy_of, repeat_heads
+from _gpu_servers import ALL_OFF, SAME_MODEL, SPARSE
 from _recall import recall
 from _server import running
 
 from sglang_ic.demo import bundled_model
-from sglang_ic.hopper.switches import DECODE_ATTENTION, NAMES, OFF, PREFILL_SCORES
+from sglang_ic.hopper.switches import DECODE_ATTENTION, PREFILL_SCORES
 from sglang_ic.latency import trace
 from sglang_ic.latency.target import trace_file
 
@@ -37,8 +38,6 @@ FLAGS = [
     *("--max-running-requests", "4", "--chunked-prefill-size", "8192"),
     *("--sampling-backend", "pytorch", "--index-cache-pattern", PATTERN),
 ]
-SPARSE = {"SGLANG_DSA_PREFILL_DENSE_ATTN_KV_LEN_THRESHOLD": "0"}
-ALL_OFF = dict.fromkeys(NAMES, OFF)
 # What is set, and whose kernels run then.
 PREFILL, DECODE = "sparse_attention_kernel", "attend_to_split_kernel"
 ARMS = {
@@ -48,14 +47,11 @@ ARMS = {
     "fused": ({PREFILL_SCORES: "fused"}, {PREFILL, "keep_kernel"}),
 }
 OURS = set().union(*(kernels for _, kernels in ARMS.values()))
-# Of log-probabilities over the prompt, as in test_parity.py.
-SAME_MODEL = {"median": 0.01, "mean": 0.03}
 
 
 def with_more_heads(weights, config):
-    repeat_heads(weights, HEADS // config["num_attention_heads"])
-    heads = {"num_attention_heads": HEADS, "num_key_value_heads": HEADS}
-    config |= {**heads, "index_topk": TOPK}
+    repeat_heads(weights, config, HEADS // config["num_attention_heads"])
+    config["index_topk"] = TOPK
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ SGLANG_IC_STOCK_SITE.
 """
 
 import json
-import os
 from functools import partial
 
 import pytest
@@ -19,11 +18,11 @@ import torch
 from _answers import ask, check_gap, logprobs
 from _at_once import AtOnce
 from _checkpoints import copy_of, draft_weights, widen
+from _gpu_servers import EXACT, NO_STOCK, SAME_MODEL, in_stocks_words, run_as_stock
 from _recall import recall
 from _server import running
 
 from sglang_ic.demo import bundled_model
-from sglang_ic.hopper.switches import NAMES, OFF
 
 pytestmark = [
     pytest.mark.gpu,
@@ -43,13 +42,6 @@ DRAFT = [
     *("--speculative-eagle-topk", "1", "--speculative-num-draft-tokens", "3"),
     *("--speculative-dsa-topk-backend", "torch"),
 ]
-ENVIRONMENT = {
-    **os.environ,
-    **dict.fromkeys(NAMES, OFF),
-    "SGLANG_DSA_FUSE_TOPK": "false",
-    "SGLANG_DSA_PREFILL_DENSE_ATTN_KV_LEN_THRESHOLD": "0",
-}
-SAME_MODEL = {"median": 0.01, "mean": 0.03}  # of log-probabilities, as in test_parity.py
 
 
 def with_draft(weights, config):
@@ -67,19 +59,17 @@ def asked() -> tuple[list[int], list[int]]:
 
 def serve(folder, model, ids, words, **kwargs):
     folder.mkdir()
-    kwargs.setdefault("env", ENVIRONMENT)
+    kwargs.setdefault("env", EXACT)
     with running(folder, "--model-path", str(model), *FLAGS, *words, **kwargs) as server:
         return {"long": ask(server, ids, NEW_TOKENS), "short": ask(server, ids[:300], NEW_TOKENS)}
 
 
 def stock(folder, model, ids):
-    site = os.environ.get("SGLANG_IC_STOCK_SITE")
-    if not site:
+    as_stock = run_as_stock()
+    if as_stock is None:
         return None
-    types = {"indexer_types": [{"F": "full", "S": "shared"}[role] for role in PATTERN]}
-    words = [*DRAFT, "--json-model-override-args", json.dumps(types)]
-    environment = {**ENVIRONMENT, "PYTHONPATH": site, "SGLANG_PLUGINS": "none"}
-    return serve(folder, model, ids, words, module="sglang.launch_server", env=environment)
+    words = [*DRAFT, "--json-model-override-args", json.dumps(in_stocks_words(PATTERN))]
+    return serve(folder, model, ids, words, **as_stock)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +96,7 @@ def drafts(answer) -> tuple[int, int]:
 @pytest.mark.parametrize("length", ["long", "short"])
 def test_stock_told_the_pattern_says_and_drafts_the_same(answers, length):
     if answers["stock"] is None:
-        pytest.skip("SGLANG_IC_STOCK_SITE names no unpatched sglang")
+        pytest.skip(NO_STOCK)
     theirs, ours = answers["stock"][length], answers["fork"][length]
     print(json.dumps({"verify passes, accepted drafts": drafts(ours)}))
     assert drafts(ours) == drafts(theirs)

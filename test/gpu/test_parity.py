@@ -12,7 +12,6 @@ folder that holds the unpatched package in SGLANG_IC_STOCK_SITE.
 """
 
 import json
-import os
 import time
 from functools import partial
 
@@ -20,10 +19,10 @@ import pytest
 import torch
 from _answers import ask, check_gap, logprobs
 from _at_once import AtOnce
+from _gpu_servers import EXACT, NO_STOCK, SAME_MODEL, in_stocks_words, run_as_stock
 from _server import running
 
 from sglang_ic.demo import bundled_model
-from sglang_ic.hopper.switches import NAMES, OFF
 from sglang_ic.latency import trace
 from sglang_ic.latency.target import trace_file
 
@@ -45,17 +44,9 @@ FLAGS = [
     # Upstream's fused top-k takes index_topk 2048 only, and may break ties either way.
     *("--sampling-backend", "pytorch", "--dsa-topk-backend", "torch"),
 ]
-ENVIRONMENT = {
-    **os.environ,
-    **dict.fromkeys(NAMES, OFF),
-    "SGLANG_DSA_FUSE_TOPK": "false",
-    # Short prompts stay sparse: their dense kernels lack the bundled model's head sizes.
-    "SGLANG_DSA_PREFILL_DENSE_ATTN_KV_LEN_THRESHOLD": "0",
-}
 # Differences in log-probability over the prompt; a near-tie moves single positions far, so the
 # largest is printed, not judged. The engine may be a quarter further from float32 than transformers
 # itself on CPU with bf16 weights and queries and keys of the indexer in fp8: (median, mean).
-SAME_MODEL = {"median": 0.01, "mean": 0.03}
 IN_TRANSFORMERS = dict(
     zip(
         PATTERNS,
@@ -93,7 +84,7 @@ def prompt(asked) -> list[int]:
 def serve(folder, pattern, *flags, **variables):
     folder.mkdir(exist_ok=True)
     words = ["--model-path", str(bundled_model()), *FLAGS, "--index-cache-pattern", pattern]
-    return running(folder, *words, *flags, env={**ENVIRONMENT, **variables})
+    return running(folder, *words, *flags, env={**EXACT, **variables})
 
 
 def answer(folder, prompt, pattern, chunk=4096, **variables):
@@ -106,15 +97,13 @@ def answer(folder, prompt, pattern, chunk=4096, **variables):
 
 
 def stock_answer(folder, prompt, pattern):
-    site = os.environ.get("SGLANG_IC_STOCK_SITE")
-    if not site:
+    as_stock = run_as_stock()
+    if as_stock is None:
         return None
     folder.mkdir()
-    types = {"indexer_types": [{"F": "full", "S": "shared"}[role] for role in pattern]}
     words = ["--model-path", str(bundled_model()), *FLAGS, "--chunked-prefill-size", "4096"]
-    words += ["--json-model-override-args", json.dumps(types)]
-    environment = {**ENVIRONMENT, "PYTHONPATH": site, "SGLANG_PLUGINS": "none"}
-    with running(folder, *words, module="sglang.launch_server", env=environment) as server:
+    words += ["--json-model-override-args", json.dumps(in_stocks_words(pattern))]
+    with running(folder, *words, **as_stock) as server:
         return ask(server, prompt, NEW_TOKENS)
 
 
@@ -140,7 +129,7 @@ def answers(tmp_path_factory, prompt):
 def test_stock_told_the_pattern_in_its_own_words_says_the_same(answers, pattern):
     stock, ours = answers[f"stock {pattern}"], answers[pattern]["cold"]
     if stock is None:
-        pytest.skip("SGLANG_IC_STOCK_SITE names no unpatched sglang")
+        pytest.skip(NO_STOCK)
     assert stock["output_ids"] == ours["output_ids"]
     assert torch.equal(logprobs(stock), logprobs(ours))
 

@@ -5,16 +5,14 @@ with stock, name the folder that holds the unpatched package in SGLANG_IC_STOCK_
 """
 
 import json
-import os
 from functools import partial
 
 import pytest
 import torch
 from _answers import ask, logprobs
 from _at_once import AtOnce
+from _gpu_servers import EXACT, NO_STOCK, run_as_stock
 from _server import running
-
-from sglang_ic.hopper.switches import NAMES, OFF
 
 pytestmark = [
     pytest.mark.gpu,
@@ -31,13 +29,6 @@ FLAGS = [
     # Upstream's fused top-k takes index_topk 2048 only, and may break ties either way.
     *("--dsa-topk-backend", "torch"),
 ]
-ENVIRONMENT = {
-    **os.environ,
-    **dict.fromkeys(NAMES, OFF),
-    "SGLANG_DSA_FUSE_TOPK": "false",
-    # As sglang_ic.launch_server sets it for the bundled model.
-    "SGLANG_DSA_PREFILL_DENSE_ATTN_KV_LEN_THRESHOLD": "0",
-}
 EAGER_PREFILL = ["--disable-prefill-cuda-graph"]
 # 16 x index_topk (128) and more; byte-level ids of the bundled model.
 PROMPT = [3 + (7919 * i + i // 7) % 250 for i in range(3000)]
@@ -51,7 +42,7 @@ def model_dir():
 
 
 def serve_once(tmp_path, *flags, **kwargs):
-    kwargs.setdefault("env", ENVIRONMENT)
+    kwargs.setdefault("env", EXACT)
     with running(tmp_path, "--model-path", model_dir(), *FLAGS, *flags, **kwargs) as server:
         first, again = (ask(server, PROMPT, NEW_TOKENS) for _ in range(2))
         before = server.get("/index_cache") if "module" not in kwargs else None
@@ -75,11 +66,10 @@ def serve_once(tmp_path, *flags, **kwargs):
 
 
 def stock_once(tmp_path):
-    site = os.environ.get("SGLANG_IC_STOCK_SITE")
-    if not site:
+    as_stock = run_as_stock()
+    if as_stock is None:
         return None
-    environment = {**ENVIRONMENT, "PYTHONPATH": site, "SGLANG_PLUGINS": "none"}
-    return serve_once(tmp_path, *EAGER_PREFILL, module="sglang.launch_server", env=environment)
+    return serve_once(tmp_path, *EAGER_PREFILL, **as_stock)
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +144,7 @@ def test_prefill_cuda_graph_keeps_the_answer(served, shared):
 def test_all_full_equals_stock(served, full):
     stock = served["stock"]
     if stock is None:
-        pytest.skip("SGLANG_IC_STOCK_SITE names no unpatched sglang")
+        pytest.skip(NO_STOCK)
     for name in ("first", "again", "short"):
         a, b = logprobs(stock[name]), logprobs(full[name])
         print(json.dumps({name: (a - b).abs().max().item()}))

@@ -18,11 +18,19 @@ import torch
 from _answers import ask, check_gap, logprobs
 from _at_once import AtOnce
 from _checkpoints import copy_of, repeat_heads
+from _gpu_servers import (
+    ALL_OFF,
+    EXACT,
+    NO_STOCK,
+    SAME_MODEL,
+    SPARSE,
+    in_stocks_words,
+    run_as_stock,
+)
 from _recall import recall
 from _server import running
 
 from sglang_ic.demo import bundled_model
-from sglang_ic.hopper.switches import NAMES, OFF
 
 pytestmark = [
     pytest.mark.gpu,
@@ -44,16 +52,12 @@ FLAGS = [
     *("--sampling-backend", "pytorch"),
 ]
 EXACT_FLAGS = ["--dsa-topk-backend", "torch"]
-SPARSE = {**os.environ, "SGLANG_DSA_PREFILL_DENSE_ATTN_KV_LEN_THRESHOLD": "0"}
-ALL_OFF = {**SPARSE, **dict.fromkeys(NAMES, OFF)}
-EXACT = {**ALL_OFF, "SGLANG_DSA_FUSE_TOPK": "false"}
-SAME_MODEL = {"median": 0.01, "mean": 0.03}  # of log-probabilities, as in test_parity.py
+DEFAULT = {**os.environ, **SPARSE}
 
 
 def with_more_heads(weights, config):
-    repeat_heads(weights, HEADS // config["num_attention_heads"])
-    heads = {"num_attention_heads": HEADS, "num_key_value_heads": HEADS}
-    config |= {**heads, "index_topk": 2048}
+    repeat_heads(weights, config, HEADS // config["num_attention_heads"])
+    config["index_topk"] = 2048
 
 
 def serve(folder, length, words, model=None, **kwargs):
@@ -64,13 +68,11 @@ def serve(folder, length, words, model=None, **kwargs):
 
 
 def stock(folder, length):
-    site = os.environ.get("SGLANG_IC_STOCK_SITE")
-    if not site:
+    as_stock = run_as_stock()
+    if as_stock is None:
         return None
-    types = {"indexer_types": [{"F": "full", "S": "shared"}[role] for role in PATTERN]}
-    words = [*EXACT_FLAGS, *TWO, "--json-model-override-args", json.dumps(types)]
-    environment = {**EXACT, "PYTHONPATH": site, "SGLANG_PLUGINS": "none"}
-    return serve(folder, length, words, module="sglang.launch_server", env=environment)
+    words = [*EXACT_FLAGS, *TWO, "--json-model-override-args", json.dumps(in_stocks_words(PATTERN))]
+    return serve(folder, length, words, **as_stock)
 
 
 @pytest.fixture(scope="module")
@@ -83,8 +85,10 @@ def answers(tmp_path_factory):
         "stock, two": partial(stock, folder / "stock", SHORT),
         "two": partial(serve, folder / "two", SHORT, [*exact, *TWO], env=EXACT),
         "one": partial(serve, folder / "one", SHORT, exact, env=EXACT),
-        "off": partial(serve, folder / "off", LONG, [*pattern, *TWO], more, env=ALL_OFF),
-        "default": partial(serve, folder / "default", LONG, [*pattern, *TWO], more, env=SPARSE),
+        "off": partial(
+            serve, folder / "off", LONG, [*pattern, *TWO], more, env={**DEFAULT, **ALL_OFF}
+        ),
+        "default": partial(serve, folder / "default", LONG, [*pattern, *TWO], more, env=DEFAULT),
     }
     with AtOnce(functions) as found:
         yield found
@@ -93,7 +97,7 @@ def answers(tmp_path_factory):
 def test_stock_told_the_pattern_says_the_same(answers):
     theirs, ours = answers["stock, two"], answers["two"]
     if theirs is None:
-        pytest.skip("SGLANG_IC_STOCK_SITE names no unpatched sglang")
+        pytest.skip(NO_STOCK)
     assert theirs["output_ids"] == ours["output_ids"]
     assert torch.equal(logprobs(theirs), logprobs(ours))
 

@@ -55,6 +55,27 @@ def _are_numbers(tensor: torch.Tensor) -> bool:
     return tensor.dtype == torch.int32 and tensor.is_contiguous()
 
 
+def inputs(q_nope, q_rope, kv, selected, scale, lengths) -> tuple:
+    """What the kernels read, in the order of their first arguments; see `attend`."""
+    return (
+        q_nope,
+        *(step // UNIT for step in q_nope.stride()[:2]),
+        q_rope,
+        *(step // UNIT for step in q_rope.stride()[:2]),
+        kv,
+        len(kv),
+        selected,
+        selected if lengths is None else lengths,
+        scale * math.log2(math.e),
+    )
+
+
+def sizes(num_heads: int, selected: torch.Tensor) -> dict[str, int]:
+    """What the kernels are compiled for."""
+    shape = {"K": selected.shape[1], "H": num_heads, "LATENT": LATENT, "ROPE": ROPE}
+    return {**shape, "UNIT": UNIT, "BLOCK_K": BLOCK_K}
+
+
 def attend(
     q_nope: torch.Tensor,
     q_rope: torch.Tensor,
@@ -80,22 +101,9 @@ def attend(
     out = q_nope.new_empty((num_tokens, num_heads, LATENT))
     if num_tokens:
         sparse_attention_kernel[(num_tokens,)](
-            q_nope,
-            *(step // UNIT for step in q_nope.stride()[:2]),
-            q_rope,
-            *(step // UNIT for step in q_rope.stride()[:2]),
-            kv,
-            len(kv),
-            selected,
-            selected if lengths is None else lengths,
-            scale * math.log2(math.e),
+            *inputs(q_nope, q_rope, kv, selected, scale, lengths),
             out,
-            K=selected.shape[1],
-            H=num_heads,
-            LATENT=LATENT,
-            ROPE=ROPE,
-            UNIT=UNIT,
-            BLOCK_K=BLOCK_K,
+            **sizes(num_heads, selected),
             HAS_LENGTHS=lengths is not None,
             num_warps=4,
         )

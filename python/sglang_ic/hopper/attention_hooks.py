@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 
 from sglang_ic.hopper import attention
+from sglang_ic.hopper.marks import marked
 
 _in_parts: ContextVar[bool] = ContextVar("queries stay in parts", default=False)
 
@@ -41,7 +42,7 @@ class QueryParts:
 def extend_with_parts(original, backend, q, k, v, layer, forward_batch, *args, **kwargs):
     """Around upstream's `forward_extend`: mark calls whose queries may stay in parts."""
     mode, q_rope = forward_batch.forward_mode, kwargs.get("q_rope")
-    marked = _in_parts.set(
+    stay = (
         backend.device_sm_major == 9
         and backend.dsa_prefill_impl == "flashmla_sparse"
         and varies_anyway(backend)
@@ -54,10 +55,8 @@ def extend_with_parts(original, backend, q, k, v, layer, forward_batch, *args, *
         and q_rope is not None
         and q.dtype == q_rope.dtype == torch.bfloat16
     )
-    try:
+    with marked(_in_parts, stay):
         return original(backend, q, k, v, layer, forward_batch, *args, **kwargs)
-    finally:
-        _in_parts.reset(marked)
 
 
 def varies_anyway(backend) -> bool:

@@ -10,20 +10,19 @@ FlashAttention's, so outputs differ from its by rounding. Always the same output
 
 from __future__ import annotations
 
-import math
 from contextvars import ContextVar
 from functools import cache
 
 import torch
 
 from sglang_ic.hopper import attention
-from sglang_ic.hopper.attention import LATENT, ROPE, UNIT
+from sglang_ic.hopper.attention import BLOCK_K, LATENT
 from sglang_ic.hopper.attention_hooks import varies_anyway
 from sglang_ic.hopper.decode_attention_kernel import attend_to_split_kernel, combine_splits_kernel
+from sglang_ic.hopper.marks import marked
 
 _decoding: ContextVar[bool] = ContextVar("a decode step attends", default=False)
 
-BLOCK_K = 64
 MOST_TOKENS = 8  # of a step: with 16 FlashAttention was faster
 COMBINED = 128  # numbers of a head that a program combines
 
@@ -65,23 +64,10 @@ def attend(
     mixed = new((num_tokens, num_splits, num_heads, LATENT), dtype=torch.float32)
     stats = new((num_tokens, num_splits, 2, num_heads), dtype=torch.float32)
     attend_to_split_kernel[(num_splits, num_tokens)](
-        q_nope,
-        *(step // UNIT for step in q_nope.stride()[:2]),
-        q_rope,
-        *(step // UNIT for step in q_rope.stride()[:2]),
-        kv,
-        len(kv),
-        selected,
-        lengths,
-        scale * math.log2(math.e),
+        *attention.inputs(q_nope, q_rope, kv, selected, scale, lengths),
         mixed,
         stats,
-        K=width,
-        H=num_heads,
-        LATENT=LATENT,
-        ROPE=ROPE,
-        UNIT=UNIT,
-        BLOCK_K=BLOCK_K,
+        **attention.sizes(num_heads, selected),
         SPLIT=split,
         NUM_SPLITS=num_splits,
         num_warps=4,
@@ -103,11 +89,8 @@ def attend(
 
 def mark_decode(original, backend, *args, **kwargs):
     """Around upstream's `forward_decode`: verify passes and prefill call `_forward_fa3` too."""
-    marked = _decoding.set(True)
-    try:
+    with marked(_decoding):
         return original(backend, *args, **kwargs)
-    finally:
-        _decoding.reset(marked)
 
 
 def decode_in_splits(original, backend, *args, **kwargs):

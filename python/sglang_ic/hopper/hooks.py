@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from sglang_ic.hopper.deferred import DeferredScores
+from sglang_ic.hopper.marks import marked
 
 _unwritten: ContextVar[bool] = ContextVar("scores will not be written", default=False)
 
@@ -111,15 +112,13 @@ def topk_with_fused_kernel(original, metadata, logits, *args, **kwargs):
 def prefill_without_scores(original, indexer, *args):
     """Around upstream's `_get_topk_ragged`: mark passes whose scores will not be written."""
     _, forward_batch, _, _, _, metadata, *_ = args
-    marked = _unwritten.set(
+    unwritten = (
         _selects_slots(metadata, indexer.index_topk)
         and forward_batch.attn_cp_metadata is None
         and not (indexer.num_init_tokens or indexer.num_local_tokens)
     )
-    try:
+    with marked(_unwritten, unwritten):
         return original(indexer, *args)
-    finally:
-        _unwritten.reset(marked)
 
 
 def whole_chunks(original, **sizes):
