@@ -63,6 +63,30 @@ def attention(bench: Bench, num_rows: int, num_keys: int, num_heads: int, device
             )
 
 
+def attention_by_order(bench: Bench, case: str, chosen: dict[str, torch.Tensor], num_keys) -> None:
+    """Our attention over selections as each top-k writes them: alike as sets, in other orders.
+
+    Args:
+        chosen: name -> [R, 2048] int32, rows of a cache of `num_keys`.
+    """
+    from sglang_ic.hopper.attention import attend
+
+    num_rows, num_heads = len(next(iter(chosen.values()))), 32
+    device = next(iter(chosen.values())).device
+    nope = torch.randn(num_heads, num_rows, VALUE, device=device, dtype=torch.bfloat16)
+    nope = nope.transpose(0, 1)
+    rope = torch.randn(num_rows, num_heads, LATENT - VALUE, device=device, dtype=torch.bfloat16)
+    kv = torch.randn(num_keys, 1, LATENT, device=device, dtype=torch.bfloat16)
+    gbytes = num_rows * TOPK * LATENT * 2 / 1e9
+    for name, selected in chosen.items():
+        bench.time(
+            case,
+            f"attention, 32 heads, as {name} writes",
+            lambda s=selected: attend(nope, rope, kv, s, LATENT**-0.5),
+            gbytes,
+        )
+
+
 def flash_mla_sparse(q, kv, selected):
     from sglang.kernels.ops.attention.flash_mla_interface import flash_mla_sparse_fwd
 

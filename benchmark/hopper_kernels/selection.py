@@ -2,6 +2,7 @@
 
 import torch
 
+from hopper_kernels.attention import attention_by_order
 from hopper_kernels.chunk import Chunk
 from hopper_kernels.shapes import TOPK
 from hopper_kernels.timing import Bench
@@ -76,6 +77,12 @@ def topk_steps(
         lambda: hooks._ragged_slots(scores, TOPK, rows, chunk.page_table),
         score_gb,
     )
+    found["sorted"] = bench.time(
+        case,
+        "top-k: ragged, then sorted",
+        lambda: hooks._ragged_slots(scores, TOPK, rows, chunk.page_table, in_order=True),
+        score_gb,
+    )
     positions = torch.randint(0, num_keys, (num_rows, TOPK), dtype=torch.int32, device=device)
     bench.time(
         case,
@@ -83,8 +90,16 @@ def topk_steps(
         lambda: to_slots_(positions.clone(), chunk.page_table, chunk.requests),
         positions.nbytes * 4 / 1e9,
     )
+    bench.time(
+        case,
+        "  of it: slots looked up in order",
+        lambda: to_slots_(positions.clone(), chunk.page_table, chunk.requests, in_order=True),
+        positions.nbytes * 4 / 1e9,
+    )
 
     found["fused"] = fused
+    chosen = {"upstream": expected, **found}
+    attention_by_order(bench, case, {k: v for k, v in chosen.items() if v is not None}, num_keys)
     if expected is not None:
         for name, slots in found.items():
             if slots is not None:

@@ -42,9 +42,9 @@ FLAGS = [
 PREFILL, DECODE = "sparse_attention_kernel", "attend_to_split_kernel"
 ARMS = {
     "off": (ALL_OFF, set()),
-    "default": ({}, {PREFILL, "_slots_kernel"}),
+    "default": ({}, {PREFILL, "_slots_kernel", DECODE}),
     "split": ({**ALL_OFF, DECODE_ATTENTION: "split"}, {DECODE}),
-    "fused": ({PREFILL_SCORES: "fused"}, {PREFILL, "keep_kernel"}),
+    "fused": ({PREFILL_SCORES: "fused"}, {PREFILL, "keep_kernel", DECODE}),
 }
 OURS = set().union(*(kernels for _, kernels in ARMS.values()))
 

@@ -73,6 +73,12 @@ def test_ragged_selects_the_same_sets_every_time(kind):
         # It writes to up to three columns before a window.
         got = hooks._ragged_slots(scores.clone(), TOPK, rows, page_table)
         assert torch.equal(got.sort().values, expected)
+    in_order = torch.where(positions < 0, WIDTH, positions).sort().values
+    in_order[in_order == WIDTH] = -1
+    in_order = reference.to_slots(in_order, page_table, requests)
+    for _ in range(RUNS):
+        got = hooks._ragged_slots(scores.clone(), TOPK, rows, page_table, in_order=True)
+        assert torch.equal(got, in_order)
 
 
 @pytest.mark.parametrize("kind", ["ties", "one value", "peaks", "close"])

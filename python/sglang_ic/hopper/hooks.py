@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -98,6 +98,11 @@ def topk_with_ragged_kernel(original, *args, **kwargs):
     return _in_prefill(_ragged_slots, original, *args, **kwargs)
 
 
+def topk_with_sorted_kernel(original, *args, **kwargs):
+    """As `topk_with_ragged_kernel`, and what is selected stands in order of position."""
+    return _in_prefill(partial(_ragged_slots, in_order=True), original, *args, **kwargs)
+
+
 def topk_with_fused_kernel(original, metadata, logits, *args, **kwargs):
     """Score and select in one pass; upstream's method gets scores that are written."""
     if not isinstance(logits, DeferredScores):
@@ -165,7 +170,7 @@ def _in_prefill(
     )
 
 
-def _ragged_slots(logits, topk, rows: Rows, page_table):
+def _ragged_slots(logits, topk, rows: Rows, page_table, in_order=False):
     from sglang.kernels.ops.attention.dsv4.topk import topk_transform_ragged_v2
 
     from sglang_ic.hopper.slots import to_slots_
@@ -180,7 +185,7 @@ def _ragged_slots(logits, topk, rows: Rows, page_table):
         out_indices=selected,
         row_starts=rows.starts,
     )
-    return to_slots_(selected, page_table, rows.requests)
+    return to_slots_(selected, page_table, rows.requests, in_order)
 
 
 def _fused_slots(logits: DeferredScores, topk, rows: Rows, page_table):

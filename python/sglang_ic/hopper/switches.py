@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 # ragged: upstream's own newer kernel, which its prefill uses for flashmla_sparse with fp8 KV only,
-# and then one lookup per index.
+# and then one lookup per index. sorted: and in order of position, which attention reads faster.
 PREFILL_TOPK = "SGLANG_IC_PREFILL_TOPK"
 # fused: our kernels score and select in one pass over the keys; scores are not written. Other
 # rounding than DeepGEMM's, so near-ties may be selected otherwise.
@@ -25,13 +25,13 @@ DECODE_STREAMS = "SGLANG_IC_DECODE_STREAMS"
 
 OFF = "off"
 _CHOICES = {
-    PREFILL_TOPK: ("ragged",),
+    PREFILL_TOPK: ("ragged", "sorted"),
     PREFILL_SCORES: ("fused",),
     PREFILL_ATTENTION: ("heads",),
     DECODE_ATTENTION: ("split",),
     DECODE_STREAMS: ("indexer", "roles"),
 }
-_DEFAULTS = {PREFILL_TOPK: "ragged", PREFILL_ATTENTION: "heads"}
+_DEFAULTS = {PREFILL_TOPK: "sorted", PREFILL_ATTENTION: "heads", DECODE_ATTENTION: "split"}
 NAMES = tuple(_CHOICES)
 
 
@@ -40,7 +40,7 @@ class Switches:
     """What runs in place of upstream's steps; None for upstream's own.
 
     Attributes:
-        prefill_topk: how prefill selects: "ragged"; None with fused scores.
+        prefill_topk: how prefill selects: "ragged" or "sorted"; None with fused scores.
         prefill_scores: how prefill scores: "fused".
         prefill_attention: how queries of few heads attend in prefill: "heads".
         decode_attention: how tokens attend in decode: "split".

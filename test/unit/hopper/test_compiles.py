@@ -58,7 +58,8 @@ CASES = {
         {"H": 32, "LATENT": attention.LATENT, "BLOCK": 128, "NUM_SPLITS": 32, "SPLITS": 32},
         4,
     ),
-    "slots": (slots._slots_kernel, {"K": 2048, "BLOCK": 1024}, 4),
+    "slots": (slots._slots_kernel, {"K": 2048, "BLOCK": 1024, "SORTED": False}, 4),
+    "slots in order": (slots._slots_kernel, {"K": 2048, "BLOCK": 2048, "SORTED": True}, 4),
     "score": (scoring.score_kernel, TILE, 4),
     "gather": (sampling.gather_kernel, {"D": 128, "STEP": 32, "BLOCK": 64}, 4),
     "bound": (
