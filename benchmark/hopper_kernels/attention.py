@@ -71,14 +71,16 @@ def attention_by_order(bench: Bench, case: str, chosen: dict[str, torch.Tensor],
     """
     from sglang_ic.hopper.attention import attend
 
-    num_rows, num_heads = len(next(iter(chosen.values()))), 32
-    device = next(iter(chosen.values())).device
+    some = chosen["ragged"]
+    num_rows, num_heads, device = len(some), 32, some.device
     nope = torch.randn(num_heads, num_rows, VALUE, device=device, dtype=torch.bfloat16)
     nope = nope.transpose(0, 1)
     rope = torch.randn(num_rows, num_heads, LATENT - VALUE, device=device, dtype=torch.bfloat16)
     kv = torch.randn(num_keys, 1, LATENT, device=device, dtype=torch.bfloat16)
     gbytes = num_rows * TOPK * LATENT * 2 / 1e9
     for name, selected in chosen.items():
+        if selected is None:
+            continue
         bench.time(
             case,
             f"attention, 32 heads, as {name} writes",

@@ -77,12 +77,6 @@ def topk_steps(
         lambda: hooks._ragged_slots(scores, TOPK, rows, chunk.page_table),
         score_gb,
     )
-    found["sorted"] = bench.time(
-        case,
-        "top-k: ragged, then sorted",
-        lambda: hooks._ragged_slots(scores, TOPK, rows, chunk.page_table, in_order=True),
-        score_gb,
-    )
     positions = torch.randint(0, num_keys, (num_rows, TOPK), dtype=torch.int32, device=device)
     bench.time(
         case,
@@ -90,16 +84,10 @@ def topk_steps(
         lambda: to_slots_(positions.clone(), chunk.page_table, chunk.requests),
         positions.nbytes * 4 / 1e9,
     )
-    bench.time(
-        case,
-        "  of it: slots looked up in order",
-        lambda: to_slots_(positions.clone(), chunk.page_table, chunk.requests, in_order=True),
-        positions.nbytes * 4 / 1e9,
-    )
-
     found["fused"] = fused
-    chosen = {"upstream": expected, **found}
-    attention_by_order(bench, case, {k: v for k, v in chosen.items() if v is not None}, num_keys)
+    if found["ragged"] is not None:
+        orders = {**found, "ragged, then sorted,": found["ragged"].sort().values}
+        attention_by_order(bench, case, orders, num_keys)
     if expected is not None:
         for name, slots in found.items():
             if slots is not None:

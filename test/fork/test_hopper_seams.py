@@ -148,6 +148,12 @@ FACTS = [
         "hooks.whole_chunks answers this question where scores are not written",
     ),
     (
+        DSA + "dsa_indexer.py",
+        "Indexer._get_topk_ragged",
+        ["seq_len_sum = torch.sum(indexer_seq_lens_cpu).item()"],
+        "hooks.prefill_without_scores asks for the same lengths, which are on the CPU",
+    ),
+    (
         DSA + "utils.py",
         "resolve_fp8_mqa_logits_fn",
         ["return deep_gemm.fp8_mqa_logits"],

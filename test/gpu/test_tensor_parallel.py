@@ -60,19 +60,19 @@ def with_more_heads(weights, config):
     config["index_topk"] = 2048
 
 
-def serve(folder, length, words, model=None, **kwargs):
+def serve(folder, ids, words, model=None, **kwargs):
     folder.mkdir()
     path = ["--model-path", str(model or bundled_model())]
     with running(folder, *path, *FLAGS, *words, **kwargs) as server:
-        return ask(server, recall(length)[0], NEW_TOKENS)
+        return ask(server, ids, NEW_TOKENS)
 
 
-def stock(folder, length):
+def stock(folder, ids):
     as_stock = run_as_stock()
     if as_stock is None:
         return None
     words = [*EXACT_FLAGS, *TWO, "--json-model-override-args", json.dumps(in_stocks_words(PATTERN))]
-    return serve(folder, length, words, **as_stock)
+    return serve(folder, ids, words, **as_stock)
 
 
 @pytest.fixture(scope="module")
@@ -80,15 +80,16 @@ def answers(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tensor")
     more = copy_of(bundled_model(), folder / "model", with_more_heads)
     pattern = ["--index-cache-pattern", PATTERN]
+    short, long = (recall(length)[0] for length in (SHORT, LONG))
     exact = [*EXACT_FLAGS, *pattern]
     functions = {
-        "stock, two": partial(stock, folder / "stock", SHORT),
-        "two": partial(serve, folder / "two", SHORT, [*exact, *TWO], env=EXACT),
-        "one": partial(serve, folder / "one", SHORT, exact, env=EXACT),
+        "stock, two": partial(stock, folder / "stock", short),
+        "two": partial(serve, folder / "two", short, [*exact, *TWO], env=EXACT),
+        "one": partial(serve, folder / "one", short, exact, env=EXACT),
         "off": partial(
-            serve, folder / "off", LONG, [*pattern, *TWO], more, env={**DEFAULT, **ALL_OFF}
+            serve, folder / "off", long, [*pattern, *TWO], more, env={**DEFAULT, **ALL_OFF}
         ),
-        "default": partial(serve, folder / "default", LONG, [*pattern, *TWO], more, env=DEFAULT),
+        "default": partial(serve, folder / "default", long, [*pattern, *TWO], more, env=DEFAULT),
     }
     with AtOnce(functions) as found:
         yield found

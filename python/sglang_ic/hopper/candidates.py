@@ -20,6 +20,7 @@ import torch
 
 from sglang_ic.candidates import pages as rule
 from sglang_ic.candidates.switch import PAGE_TOKENS
+from sglang_ic.hopper.hooks import upstreams_scores
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ class _Selection:
         self.indexer, self.layer_id, self.metadata = indexer, layer_id, metadata
         self.num_pages = num_pages
         self.pool = dsa_indexer.get_token_to_kv_pool()
-        self.score = dsa_indexer.resolve_fp8_mqa_logits_fn()
+        self.score = upstreams_scores()
         assert self.pool.index_page_size == PAGE_TOKENS
         self.page_table = metadata.get_logical_page_table()  # [B, pages] int32, pages of the pool
         self.domain = domain_of(metadata)
@@ -169,7 +170,6 @@ class _Selection:
         return page_of
 
     def _run_request(self, request: Request, q_fp8, weights, previous, page_of, out) -> None:
-        from sglang_ic.hopper.deferred import written
         from sglang_ic.hopper.pages import count_selected, look_up_
 
         first, num_rows = request.first_position, request.num_rows
@@ -201,9 +201,7 @@ class _Selection:
                     windows[rows],
                     clean_logits=False,
                 )
-            out[rows] = self.metadata.topk_backend.topk_func(
-                written(scores), windows[rows], out.shape[1]
-            )
+            out[rows] = self.metadata.topk_backend.topk_func(scores, windows[rows], out.shape[1])
         look_up_(
             out,
             in_pool if self.domain == "slots" else lists.int(),

@@ -55,8 +55,3 @@ class DeferredScores:
         """Upstream changes scores in place where some tokens are always selected."""
         self.written.scatter_(*args, **kwargs)
         return self
-
-
-def written(scores: torch.Tensor | DeferredScores) -> torch.Tensor:
-    """[R, N] float32, whatever the function for scores returned."""
-    return scores.written if isinstance(scores, DeferredScores) else scores

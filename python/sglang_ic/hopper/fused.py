@@ -156,6 +156,7 @@ def keep(
         LEVELS=sizes.levels,
         STAGES=4,  # blocks of keys: one is multiplied, three are on their way
         num_warps=_NUM_WARPS,
+        enable_fp_fusion=False,  # see scoring.weighted_sum
     )
     return scores, positions, counts
 
@@ -220,6 +221,7 @@ def rescue(
         BLOCK=512,
         HAS_TABLE=page_table is not None,
         num_warps=_NUM_WARPS,
+        enable_fp_fusion=False,  # see scoring.weighted_sum
     )
 
 

@@ -10,13 +10,14 @@ each row. Calls of any other kind go to upstream's method, unchanged.
 Scores (`resolve_fp8_mqa_logits_fn`): upstream asks there which function scores a chunk. Both steps
 become one where that function returns its question (``deferred``) and the top-k hook answers it.
 Upstream cuts a chunk whose scores would not fit in a buffer; where none are written it does not.
+Short contexts, and passes whose selections are not slots, are scored by upstream's function.
 """
 
 from __future__ import annotations
 
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import torch
@@ -25,6 +26,9 @@ from sglang_ic.hopper.deferred import DeferredScores
 from sglang_ic.hopper.marks import marked
 
 _unwritten: ContextVar[bool] = ContextVar("scores will not be written", default=False)
+
+# Keys of a pass: with fewer, scores and top-k in two steps are as fast. The sets are the same.
+FEWEST_KEYS = 49_152
 
 
 @dataclass(frozen=True)
@@ -90,21 +94,19 @@ def _selects_slots(metadata: Any, topk: int) -> bool:
     )
 
 
-def topk_with_ragged_kernel(original, *args, **kwargs):
+def topk_with_ragged_kernel(original, metadata, logits, *args, **kwargs):
     """Select with upstream's newer kernel (v2), which it uses for fp8 KV, then look slots up.
 
-    Equal scores at the last place are taken in any order, as by upstream's older kernel.
+    Equal scores at the last place are taken in any order, as by upstream's older kernel. What is
+    not a tensor is for `topk_with_fused_kernel`, whichever of the two hooks is asked first.
     """
-    return _in_prefill(_ragged_slots, original, *args, **kwargs)
-
-
-def topk_with_sorted_kernel(original, *args, **kwargs):
-    """As `topk_with_ragged_kernel`, and what is selected stands in order of position."""
-    return _in_prefill(partial(_ragged_slots, in_order=True), original, *args, **kwargs)
+    if isinstance(logits, DeferredScores):
+        return original(metadata, logits, *args, **kwargs)
+    return _in_prefill(_ragged_slots, original, metadata, logits, *args, **kwargs)
 
 
 def topk_with_fused_kernel(original, metadata, logits, *args, **kwargs):
-    """Score and select in one pass; upstream's method gets scores that are written."""
+    """Score and select in one pass; who comes after gets scores that are written."""
     if not isinstance(logits, DeferredScores):
         return original(metadata, logits, *args, **kwargs)
 
@@ -121,6 +123,7 @@ def prefill_without_scores(original, indexer, *args):
         _selects_slots(metadata, indexer.index_topk)
         and forward_batch.attn_cp_metadata is None
         and not (indexer.num_init_tokens or indexer.num_local_tokens)
+        and int(metadata.get_indexer_seq_len_cpu().sum()) >= FEWEST_KEYS
     )
     with marked(_unwritten, unwritten):
         return original(indexer, *args)
@@ -131,9 +134,17 @@ def whole_chunks(original, **sizes):
     return (False, 0) if _unwritten.get() else original(**sizes)
 
 
-def scores_with_fused_kernel():
-    """The question for scores, to be answered by `topk_with_fused_kernel`."""
-    return _deferred_mqa_logits
+def scores_with_fused_kernel(original):
+    """The question for scores, to be answered by `topk_with_fused_kernel`; else upstream's."""
+    return _deferred_mqa_logits if _unwritten.get() else original()
+
+
+def upstreams_scores():
+    """Upstream's function for scores, for a caller that reads them."""
+    from sglang.srt.layers.attention.dsa import dsa_indexer
+
+    with marked(_unwritten, False):
+        return dsa_indexer.resolve_fp8_mqa_logits_fn()
 
 
 def _deferred_mqa_logits(q, kv, weights, ks, ke, clean_logits=False, max_seqlen_k=0):
@@ -154,7 +165,7 @@ def _in_prefill(
     batch_idx_list=None,
     topk_indices_offset_override=None,
 ):
-    """`select_slots` for the calls it knows, upstream's `topk_transform` for all others."""
+    """`select_slots` for the calls it knows, `original` for all others."""
     rows = prefill_rows(metadata, logits, topk, ks, ke_offset, batch_idx_list)
     if rows is not None:
         return select_slots(logits, topk, rows, metadata.attn_metadata.page_table_1)
@@ -170,7 +181,7 @@ def _in_prefill(
     )
 
 
-def _ragged_slots(logits, topk, rows: Rows, page_table, in_order=False):
+def _ragged_slots(logits, topk, rows: Rows, page_table):
     from sglang.kernels.ops.attention.dsv4.topk import topk_transform_ragged_v2
 
     from sglang_ic.hopper.slots import to_slots_
@@ -185,7 +196,7 @@ def _ragged_slots(logits, topk, rows: Rows, page_table, in_order=False):
         out_indices=selected,
         row_starts=rows.starts,
     )
-    return to_slots_(selected, page_table, rows.requests, in_order)
+    return to_slots_(selected, page_table, rows.requests)
 
 
 def _fused_slots(logits: DeferredScores, topk, rows: Rows, page_table):

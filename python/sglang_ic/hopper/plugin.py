@@ -40,7 +40,7 @@ _CUTS = f"{PREFILL_SCORES}=fused would run in pieces"
 FUSED = (
     Seam(
         _DSA + "utils.resolve_fp8_mqa_logits_fn",
-        "replace",
+        "around",
         _HOOKS + "scores_with_fused_kernel",
         _WRITES,
         seen_at=(_DSA + "dsa_indexer.resolve_fp8_mqa_logits_fn",),
@@ -80,20 +80,10 @@ DECODE = (
 def seams(switches: Switches) -> tuple[Seam, ...]:
     """Where the replacements run that were asked for."""
     found = []
-    topk, name = switches.prefill_topk, PREFILL_TOPK
-    if switches.prefill_scores == "fused":
-        topk, name = "fused", PREFILL_SCORES
-    if topk is not None:
-        found.append(
-            Seam(
-                _DSA + "dsa_indexer_metadata.DSAIndexerMetadata.topk_transform",
-                "around",
-                f"{_HOOKS}topk_with_{topk}_kernel",
-                f"{name}={topk} would run upstream's own top-k",
-            )
-        )
-    if switches.prefill_scores == "fused":
-        found += FUSED
+    if switches.prefill_topk is not None:
+        found.append(_topk("ragged", PREFILL_TOPK))
+    if switches.prefill_scores is not None:
+        found += (_topk("fused", PREFILL_SCORES), *FUSED)
     if switches.prefill_attention is not None:
         found += ATTENTION
     if switches.decode_attention is not None:
@@ -101,6 +91,15 @@ def seams(switches: Switches) -> tuple[Seam, ...]:
     if switches.decode_streams is not None:
         found += _streams(switches.decode_streams)
     return tuple(found)
+
+
+def _topk(choice: str, name: str) -> Seam:
+    return Seam(
+        _DSA + "dsa_indexer_metadata.DSAIndexerMetadata.topk_transform",
+        "around",
+        f"{_HOOKS}topk_with_{choice}_kernel",
+        f"{name}={choice} would run upstream's own top-k",
+    )
 
 
 def _streams(choice: str) -> tuple[Seam, ...]:

@@ -3,8 +3,8 @@
     score[t, s] = scale[s] * sum_h weight[t, h] * max(q[t, h] . k[s], 0)
 
 Scores of the sampled keys, and those of rows that are scored again. ``keeping`` computes the same
-in the same order, so scores are equal bit for bit. DeepGEMM's `fp8_mqa_logits` sums over heads in
-another order: scores differ from its by rounding, so near-ties may fall otherwise.
+in the same order, so scores are equal bit for bit. So are those of DeepGEMM's `fp8_mqa_logits`:
+the order is its own, see `weighted_sum`.
 
 # R = query rows, H = heads, D = head dim, N = keys
 """
@@ -55,6 +55,58 @@ def load_block(
 
 
 @triton.jit
+def _halves(terms, K: tl.constexpr, Q: tl.constexpr, GROUPS: tl.constexpr):
+    """The first and the last groups of [K, Q, 4, 2, GROUPS]."""
+    split = tl.reshape(terms, (K, Q, 4, 2, 2, GROUPS // 2))
+    return tl.split(tl.trans(split, (0, 1, 2, 3, 5, 4)))
+
+
+@triton.jit
+def _add_groups(total, product, weight, K: tl.constexpr, Q: tl.constexpr, GROUPS: tl.constexpr):
+    """Add one group after the other to a total of [K, Q, 4, 2]."""
+    if GROUPS == 1:
+        one: tl.constexpr = (K, Q, 4, 2)
+        return tl.fma(tl.reshape(product, one), tl.reshape(weight, one), total)
+    else:
+        first, last = _halves(product, K, Q, GROUPS)
+        of_first, of_last = _halves(weight, K, Q, GROUPS)
+        total = _add_groups(total, first, of_first, K, Q, GROUPS // 2)
+        return _add_groups(total, last, of_last, K, Q, GROUPS // 2)
+
+
+@triton.jit
+def _sum_groups(product, weight, K: tl.constexpr, Q: tl.constexpr, GROUPS: tl.constexpr):
+    """The total of [K, Q, 4, 2, GROUPS], the second group first and then in order."""
+    one: tl.constexpr = (K, Q, 4, 2)
+    if GROUPS == 1:
+        return tl.reshape(product, one) * tl.reshape(weight, one)
+    else:
+        first, last = _halves(product, K, Q, GROUPS)
+        of_first, of_last = _halves(weight, K, Q, GROUPS)
+        if GROUPS == 2:
+            total = tl.reshape(last, one) * tl.reshape(of_last, one)
+            return tl.fma(tl.reshape(first, one), tl.reshape(of_first, one), total)
+        else:
+            total = _sum_groups(first, of_first, K, Q, GROUPS // 2)
+            return _add_groups(total, last, of_last, K, Q, GROUPS // 2)
+
+
+@triton.jit
+def weighted_sum(product, weight, scale, K: tl.constexpr, Q: tl.constexpr, GROUPS: tl.constexpr):
+    """[K, Q] from [K, Q, 4, 2, GROUPS]: heads by group of eight, by pair in it, and in the pair.
+
+    As DeepGEMM has it (impls/sm90_fp8_mqa_logits.cuh of sgl-deep-gemm 0.2.3.post2): each of four
+    threads adds up its two heads of every group apart, then adds the two and scales, and the four
+    are added in pairs. The compiler (CUDA 13.0) makes of a thread's first addition
+    fma(p[0], w[0], p[1] * w[1]), and fma(p[j], w[j], sum) of the others. To be compiled without
+    fusing multiplications and additions, so that nothing else becomes one.
+    """
+    even, odd = tl.split(_sum_groups(product, weight, K, Q, GROUPS))
+    total = tl.reshape((even + odd) * scale[:, None, None], (K, Q, 2, 2))
+    return tl.sum(tl.sum(total, 3), 2)
+
+
+@triton.jit
 def score_keys(
     k,
     k_scale,
@@ -76,12 +128,19 @@ def score_keys(
     product = tl.dot(keys, tl.trans(queries))
     # Twice max(product, 0), bit for bit, in an addition: a maximum has half the rate, and shares
     # its pipe with all integers. NaN stays NaN.
-    product = (product + tl.abs(product)) * weight[None, :]
+    product = product + tl.abs(product)
+    product, weight = tl.broadcast(product, weight[None, :])
+    product = _by_group(product, H, BLOCK_Q, BLOCK_K)
+    weight = _by_group(weight, H, BLOCK_Q, BLOCK_K)
+    return weighted_sum(product, weight, scale, BLOCK_K, BLOCK_Q, H // 8)
+
+
+@triton.jit
+def _by_group(columns, H: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr):
+    """[BLOCK_K, BLOCK_Q, 4, 2, H / 8] from columns as `load_block` has them."""
     HALVES: tl.constexpr = 2 if BLOCK_Q > 1 else 1
-    Q: tl.constexpr = BLOCK_Q // HALVES
-    split = tl.reshape(product, (BLOCK_K, HALVES, H // 2, Q, 2))
-    by_query = tl.trans(split, (0, 1, 3, 2, 4))
-    return tl.sum(tl.reshape(by_query, (BLOCK_K, BLOCK_Q, H)), 2) * scale[:, None]
+    split = tl.reshape(columns, (BLOCK_K, HALVES, H // 8, 4, BLOCK_Q // HALVES, 2))
+    return tl.reshape(tl.trans(split, (0, 1, 4, 3, 5, 2)), (BLOCK_K, BLOCK_Q, 4, 2, H // 8))
 
 
 @triton.jit
@@ -167,7 +226,7 @@ def score(
     """Scores of keys [starts, ends) of each row; what lies outside a row's window is undefined.
 
     Args:
-        q: [R, H, D] float8_e4m3fn.
+        q: [R, H, D] float8_e4m3fn; H is a multiple of 8, as for DeepGEMM.
         k: [N, D] float8_e4m3fn, keys of all requests one after the other; k_scale: [N] float32.
         weights: [R, H] float32.
         starts, ends: [R] int32, the row's window of keys.
@@ -196,5 +255,6 @@ def score(
             BLOCK_K=block_k,
             STAGES=stages,
             num_warps=num_warps,
+            enable_fp_fusion=False,  # see weighted_sum
         )
     return scores[:, : len(k)]

@@ -2,9 +2,6 @@
 
 Upstream's fused top-k wants a page-table row per query row, so where the scores of a chunk do not
 fit in one buffer it copies the request's row for every query: as many bytes as the scores have.
-
-Sorted, queries that attend at the same time read keys that lie close together, which L2 then holds;
-and what is summed over them is summed in one order, however they were found.
 """
 
 from __future__ import annotations
@@ -22,43 +19,33 @@ def _slots_kernel(
     table_stride,
     requests,  # [R] int32
     K: tl.constexpr,
-    BLOCK: tl.constexpr,  # all of K if SORTED
-    SORTED: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
     row = tl.program_id(0).to(tl.int64)
     lane = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     table = page_table + tl.load(requests + row).to(tl.int64) * table_stride
     at = positions + row * position_stride + lane
     position = tl.load(at, mask=lane < K, other=-1)
-    if SORTED:
-        # As a number without a sign, padding is the largest.
-        position = tl.sort(position.to(tl.uint32, bitcast=True)).to(tl.int32, bitcast=True)
     slot = tl.load(table + position, mask=position >= 0, other=-1)
     tl.store(at, slot, mask=lane < K)
 
 
 def to_slots_(
-    positions: torch.Tensor,
-    page_table: torch.Tensor,
-    requests: torch.Tensor,
-    in_order: bool = False,
+    positions: torch.Tensor, page_table: torch.Tensor, requests: torch.Tensor
 ) -> torch.Tensor:
     """Replace positions by slots, in place.
 
     Args:
-        positions: [R, K] int32, not negative; -1 pads.
+        positions: [R, K] int32, -1 pads.
         page_table: [B, L] int32, slot of each position of each request (page size 1).
         requests: [R] int32, row of the page table.
-        in_order: of ascending position, padding last; else as they come.
     Returns:
         `positions`.
     """
     num_rows, topk = positions.shape
     assert len(requests) == num_rows and page_table.stride(1) == positions.stride(1) == 1
     if num_rows:
-        block = triton.next_power_of_2(topk)
-        if not in_order:
-            block = min(1024, block)
+        block = min(1024, triton.next_power_of_2(topk))
         _slots_kernel[(num_rows, triton.cdiv(topk, block))](
             positions,
             positions.stride(0),
@@ -67,7 +54,5 @@ def to_slots_(
             requests,
             K=topk,
             BLOCK=block,
-            SORTED=in_order,
-            num_warps=4,
         )
     return positions

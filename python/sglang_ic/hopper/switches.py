@@ -7,13 +7,13 @@ Unset or empty means what was measured to be faster on a Hopper GPU (an H200, bf
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 # ragged: upstream's own newer kernel, which its prefill uses for flashmla_sparse with fp8 KV only,
-# and then one lookup per index. sorted: and in order of position, which attention reads faster.
+# and then one lookup per index.
 PREFILL_TOPK = "SGLANG_IC_PREFILL_TOPK"
-# fused: our kernels score and select in one pass over the keys; scores are not written. Other
-# rounding than DeepGEMM's, so near-ties may be selected otherwise.
+# fused: where contexts are long, our kernels score and select in one pass over the keys; scores are
+# not written. They are DeepGEMM's to the last bit, so the sets are the same.
 PREFILL_SCORES = "SGLANG_IC_PREFILL_SCORES"
 # heads: our kernel in place of FlashMLA's, for ranks of 8, 16 or 32 heads. Other rounding.
 PREFILL_ATTENTION = "SGLANG_IC_PREFILL_ATTENTION"
@@ -25,13 +25,18 @@ DECODE_STREAMS = "SGLANG_IC_DECODE_STREAMS"
 
 OFF = "off"
 _CHOICES = {
-    PREFILL_TOPK: ("ragged", "sorted"),
+    PREFILL_TOPK: ("ragged",),
     PREFILL_SCORES: ("fused",),
     PREFILL_ATTENTION: ("heads",),
     DECODE_ATTENTION: ("split",),
     DECODE_STREAMS: ("indexer", "roles"),
 }
-_DEFAULTS = {PREFILL_TOPK: "sorted", PREFILL_ATTENTION: "heads", DECODE_ATTENTION: "split"}
+_DEFAULTS = {
+    PREFILL_TOPK: "ragged",
+    PREFILL_SCORES: "fused",
+    PREFILL_ATTENTION: "heads",
+    DECODE_ATTENTION: "split",
+}
 NAMES = tuple(_CHOICES)
 
 
@@ -40,8 +45,8 @@ class Switches:
     """What runs in place of upstream's steps; None for upstream's own.
 
     Attributes:
-        prefill_topk: how prefill selects: "ragged" or "sorted"; None with fused scores.
-        prefill_scores: how prefill scores: "fused".
+        prefill_topk: how prefill selects from scores that are written: "ragged".
+        prefill_scores: how prefill of long contexts scores: "fused", which selects too.
         prefill_attention: how queries of few heads attend in prefill: "heads".
         decode_attention: how tokens attend in decode: "split".
         decode_streams: which streams a layer has in a decode graph: "indexer" or "roles".
@@ -58,17 +63,9 @@ class Switches:
         """The switches in `environment`.
 
         Raises:
-            ValueError: a value that is not one of ours, or two that do the same step.
+            ValueError: a value that is not one of ours.
         """
-        found = cls(**{field_of(name): _choice(environment, name) for name in NAMES})
-        if found.prefill_scores is None or found.prefill_topk is None:
-            return found
-        if PREFILL_TOPK in asked_for(environment):
-            raise ValueError(
-                f"{PREFILL_TOPK}={found.prefill_topk}: {PREFILL_SCORES}={found.prefill_scores} "
-                "selects too; unset one of them"
-            )
-        return replace(found, prefill_topk=None)
+        return cls(**{field_of(name): _choice(environment, name) for name in NAMES})
 
 
 def field_of(name: str) -> str:

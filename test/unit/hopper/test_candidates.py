@@ -4,6 +4,7 @@ A pool of shuffled pages, three requests in one pass, and a dense mask of candid
 """
 
 from contextlib import nullcontext
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 
 from sglang_ic.candidates import pages as rule
 from sglang_ic.hopper import candidates, hooks, reference
+from sglang_ic.hopper.marks import marked
 
 pytest.importorskip("sglang.srt.plugins.hook_registry", exc_type=ImportError)
 
@@ -196,18 +198,16 @@ def test_every_row_selects_the_best_of_its_candidates(pool, domain):
             assert torch.equal(own.sort(descending=True).values, best)
 
 
-def test_deferred_scores_are_written_for_candidates(pool, monkeypatch):
-    """With SGLANG_IC_PREFILL_SCORES=fused the function for scores returns a question."""
+def test_candidates_are_scored_by_upstream(pool, monkeypatch):
+    """Also where Full layers' scores are not written: see `hooks.scores_with_fused_kernel`."""
     from sglang.srt.layers.attention.dsa import dsa_indexer
 
     call, _, _ = make_call("positions")
     plain = candidates.topk_of_candidates(upstream_is_not_called, *call)
-    monkeypatch.setattr(
-        "sglang_ic.hopper.scoring.score",
-        lambda q, k, k_scale, weights, starts, ends: score(q, (k, k_scale), weights, starts, ends),
-    )
-    monkeypatch.setattr(dsa_indexer, "resolve_fp8_mqa_logits_fn", hooks.scores_with_fused_kernel)
-    assert torch.equal(candidates.topk_of_candidates(upstream_is_not_called, *call), plain)
+    resolve = partial(hooks.scores_with_fused_kernel, dsa_indexer.resolve_fp8_mqa_logits_fn)
+    monkeypatch.setattr(dsa_indexer, "resolve_fp8_mqa_logits_fn", resolve)
+    with marked(hooks._unwritten):
+        assert torch.equal(candidates.topk_of_candidates(upstream_is_not_called, *call), plain)
 
 
 def test_candidates_leave_something_out(pool):

@@ -58,8 +58,7 @@ CASES = {
         {"H": 32, "LATENT": attention.LATENT, "BLOCK": 128, "NUM_SPLITS": 32, "SPLITS": 32},
         4,
     ),
-    "slots": (slots._slots_kernel, {"K": 2048, "BLOCK": 1024, "SORTED": False}, 4),
-    "slots in order": (slots._slots_kernel, {"K": 2048, "BLOCK": 2048, "SORTED": True}, 4),
+    "slots": (slots._slots_kernel, {"K": 2048, "BLOCK": 1024}, 4),
     "score": (scoring.score_kernel, TILE, 4),
     "gather": (sampling.gather_kernel, {"D": 128, "STEP": 32, "BLOCK": 64}, 4),
     "bound": (
@@ -140,7 +139,11 @@ def compile_for_hopper(name):
             },
         ),
         target=GPUTarget("cuda", 90, 32),
-        options={"num_warps": num_warps, **REGISTERS.get(name, {})},
+        options={
+            "num_warps": num_warps,
+            "enable_fp_fusion": name not in SCORING,
+            **REGISTERS.get(name, {}),
+        },
     )
 
 
@@ -190,6 +193,62 @@ def test_every_kernel_computes_a_score_in_the_same_order(compiled, name):
     expected = arithmetic(compiled("score").asm["ptx"])
     assert len(expected) > 256
     assert arithmetic(compiled(name).asm["ptx"]) == expected
+
+
+def computed(ptx) -> set[str]:
+    """What registers hold, as text: sums of `[wgmma's result] * weight`, in their order.
+
+    A doubled maximum, p + |p|, is written [i] for wgmma's i-th result; halves of weights are w, and
+    what scales is s.
+    """
+    results = re.findall(r"wgmma\.mma_async\S+ *\{([^}]*)\}", ptx)
+    found = {}
+    for names in results:
+        for index, name in enumerate(names.split(",")):
+            found.setdefault(name.strip(), f"{index}")
+    pattern = r"(mul|add|abs|fma)(?:\.rn)?\.f32\s+(%r\d+), ([^;]+);"
+    for operation, target, operands in re.findall(pattern, ptx):
+        words = [found.get(word.strip(), word.strip()) for word in operands.split(",")]
+        if operation == "abs":
+            found[target] = f"|{words[0]}|"
+        elif operation == "add" and words[1] == f"|{words[0]}|":
+            found[target] = f"[{words[0]}]"
+        elif operation == "mul" and "0f3F000000" in words:
+            found[target] = "w"
+        elif operation == "mul":
+            left, right = sorted(words, key=lambda word: "[" not in word)
+            found[target] = f"{left}*{'w' if right == 'w' else 's'}"
+        elif operation == "fma":
+            left, right = sorted(words[:2], key=lambda word: "[" not in word)
+            found[target] = f"fma({left},{right},{words[2]})"
+        else:
+            found[target] = f"({words[0]}+{words[1]})"
+    return set(found.values())
+
+
+def in_deep_gemms_order(first: int, step: int, groups: int) -> str:
+    """A score as DeepGEMM's thread and its three neighbours compute it: `scoring.weighted_sum`.
+
+    Args:
+        first: the result of head 0; step: from a pair of heads to the next; groups: of eight heads.
+    """
+
+    def of_one_head(pair, odd):
+        at = [first + (4 * group + pair) * step + odd for group in range(groups)]
+        total = f"fma([{at[0]}],w,[{at[1]}]*w)"
+        for one in at[2:]:
+            total = f"fma([{one}],w,{total})"
+        return total
+
+    pairs = [f"({of_one_head(pair, 0)}+{of_one_head(pair, 1)})*s" for pair in range(4)]
+    return f"(({pairs[0]}+{pairs[1]})+({pairs[2]}+{pairs[3]}))"
+
+
+def test_a_score_is_summed_as_deep_gemm_sums_it(compiled):
+    """32 heads: four queries of a half, so a thread has a query, its pairs of heads in order."""
+    found = computed(compiled("keep").asm["ptx"])
+    for first in (0, 2):  # two rows of keys
+        assert in_deep_gemms_order(first, 4, 4) in found
 
 
 @pytest.mark.parametrize("name", sorted(SCORING))

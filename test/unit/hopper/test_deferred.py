@@ -23,8 +23,9 @@ def deferred():
     q = torch.zeros(NUM_ROWS, 32, 128, dtype=torch.float8_e4m3fn)
     k = torch.zeros(NUM_KEYS, 128, dtype=torch.float8_e4m3fn)
     weights, k_scale = torch.zeros(NUM_ROWS, 32), torch.ones(NUM_KEYS)
-    ask = hooks.scores_with_fused_kernel()
-    return ask(q, (k, k_scale), weights, STARTS, STARTS + LENGTHS, clean_logits=False)
+    return hooks._deferred_mqa_logits(
+        q, (k, k_scale), weights, STARTS, STARTS + LENGTHS, clean_logits=False
+    )
 
 
 @pytest.fixture
@@ -60,6 +61,7 @@ def metadata(**changes):
         "topk_backend": DSATopKBackend.SGL_KERNEL,
         "force_unfused_topk": False,
         "get_seqlens_expanded": lambda: LENGTHS,
+        "get_indexer_seq_len_cpu": lambda: torch.tensor([30_000, hooks.FEWEST_KEYS - 30_000]),
     }
     return SimpleNamespace(**{**values, **changes})
 
@@ -142,12 +144,22 @@ def test_deferred_scores_are_no_tensor():
     assert not {"masked_fill_", "to", "dtype", "stride", "__getitem__"} & set(dir(DeferredScores))
 
 
+def test_the_other_hook_leaves_deferred_scores_alone(deferred, calls):
+    """So that the two work in either order: see `plugin.seams`."""
+    meta = metadata()
+    word, args, kwargs = hooks.topk_with_ragged_kernel(upstream, meta, deferred, TOPK, ks=STARTS)
+    assert (word, args, kwargs) == ("upstream's", (meta, deferred, TOPK), {"ks": STARTS})
+    assert calls == []
+
+
 class Indexer(SimpleNamespace):
-    """Stands for upstream's: asks whether to cut the chunk, and may fail."""
+    """Stands for upstream's: asks whether to cut the chunk, who scores it, and may fail."""
 
     def get_topk_ragged(self, dual_stream, batch, layer_id, q_fp8, weights, metadata, result=None):
         if q_fp8 is None:
             raise RuntimeError("of upstream")
+        scored_by = hooks.scores_with_fused_kernel(lambda: "DeepGEMM")
+        assert (scored_by == "DeepGEMM") == (hooks.whole_chunks(upstream) != (False, 0))
         return hooks.whole_chunks(upstream, num_rows=8, num_cols=9), result
 
 
@@ -173,6 +185,8 @@ def test_scores_that_will_be_written_are_cut_as_upstream_does():
     assert cut_by(metadata(), cp="some") == expected
     assert cut_by(metadata(), num_init_tokens=1) == expected
     assert cut_by(metadata(), num_local_tokens=1) == expected
+    fewer = torch.tensor([hooks.FEWEST_KEYS - 1])
+    assert cut_by(metadata(get_indexer_seq_len_cpu=lambda: fewer)) == expected
 
 
 def test_an_error_leaves_no_mark():

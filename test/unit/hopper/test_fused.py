@@ -17,7 +17,7 @@ TOPK, KEYS = 8, 400
 SIZES = Sizes(TOPK, block_q=4, lanes=16, step=4)
 CAPACITY = SIZES.lanes * SIZES.levels
 INF, NAN = float("inf"), float("nan")
-LARGEST, LEAST = torch.finfo(torch.float32).max, 2.0**-149
+LARGEST, LEAST = torch.finfo(torch.float32).max, 2.0**-147  # a fourth of it is a number
 VALUES = [NAN, -INF, INF, 0.0, -0.0, 1.0, -1.0, 0.5, LARGEST, -LARGEST, LEAST, -LEAST]
 
 
@@ -35,10 +35,15 @@ def random_inputs(num_rows, num_keys, seed=0):
 
 
 def inputs_that_score(scores, num_rows):
-    """Inputs for which every row scores key s with scores[s], exactly, whatever it is."""
+    """Inputs for which every row scores key s with scores[s], exactly, whatever it is.
+
+    Every fourth of a sum is scaled by itself (`scoring.weighted_sum`), so none may be 0 times
+    infinity.
+    """
     q = torch.zeros(num_rows, HEADS, DIM)
     k, weights = torch.zeros(len(scores), DIM), torch.zeros(num_rows, HEADS)
-    q[:, 3, 5] = k[:, 5] = weights[:, 3] = 1
+    q[:, 1:8:2, 5] = k[:, 5] = 1
+    weights[:, 1:8:2] = 0.25
     return q.to(torch.float8_e4m3fn), k.to(torch.float8_e4m3fn), scores, weights
 
 

@@ -47,12 +47,18 @@ def all_off(monkeypatch):
         monkeypatch.setenv(name, OFF)
 
 
+TOPK = ["topk_with_ragged_kernel"]
+FUSED = [
+    *("topk_with_fused_kernel", "scores_with_fused_kernel"),
+    *("prefill_without_scores", "whole_chunks"),
+]
 HEADS = ["extend_with_parts", "keep_parts", "attend_to_parts"]
+SPLIT = ["mark_decode", "decode_in_splits"]
 
 
 def test_what_was_measured_runs_without_a_word(attached):
     plugin.register()
-    assert attached == ["topk_with_ragged_kernel", *HEADS]
+    assert attached == [*TOPK, *FUSED, *HEADS, *SPLIT]
 
 
 def test_nothing_runs_where_all_is_off(attached, all_off):
@@ -61,7 +67,13 @@ def test_nothing_runs_where_all_is_off(attached, all_off):
 
 
 @pytest.mark.parametrize(
-    "name, left", [(PREFILL_TOPK, HEADS), (PREFILL_ATTENTION, ["topk_with_ragged_kernel"])]
+    "name, left",
+    [
+        (PREFILL_TOPK, [*FUSED, *HEADS, *SPLIT]),
+        (PREFILL_SCORES, [*TOPK, *HEADS, *SPLIT]),
+        (PREFILL_ATTENTION, [*TOPK, *FUSED, *SPLIT]),
+        (DECODE_ATTENTION, [*TOPK, *FUSED, *HEADS]),
+    ],
 )
 def test_each_is_turned_off_by_itself(monkeypatch, attached, name, left):
     monkeypatch.setenv(name, OFF)
@@ -96,23 +108,6 @@ def test_candidate_layers_on_cpu_attach_nothing_here(monkeypatch, attached):
     monkeypatch.setattr(plugin, "_is_hopper", lambda: False)
     plugin.register()
     assert attached == []
-
-
-def test_fused_scores_attach_to_both_steps(monkeypatch, attached):
-    monkeypatch.setenv(PREFILL_SCORES, "fused")
-    plugin.register()
-    assert attached == [
-        *("topk_with_fused_kernel", "scores_with_fused_kernel"),
-        *("prefill_without_scores", "whole_chunks"),
-        *HEADS,
-    ]
-
-
-def test_two_switches_for_one_step_stop_the_process(monkeypatch, attached):
-    monkeypatch.setenv(PREFILL_SCORES, "fused")
-    monkeypatch.setenv(PREFILL_TOPK, "ragged")
-    with pytest.raises(SystemExit, match="sglang_ic: SGLANG_IC_PREFILL_TOPK=ragged: "):
-        plugin.register()
 
 
 @pytest.mark.parametrize(
@@ -168,7 +163,10 @@ assert not any(seam.problem() for seam in wanted)
 
 from sglang.srt.layers.attention.dsa import dsa_indexer
 from sglang_ic.hopper import hooks
-assert topk or dsa_indexer.resolve_fp8_mqa_logits_fn() is hooks._deferred_mqa_logits
+from sglang_ic.hopper.marks import marked
+with marked(hooks._unwritten):
+    question = not scores or dsa_indexer.resolve_fp8_mqa_logits_fn()
+assert question is (not scores or hooks._deferred_mqa_logits)
 print("attached")
 """
 
@@ -179,6 +177,7 @@ print("attached")
     [
         ("ragged", "", "heads", "9"),
         ("", "fused", "heads", "12"),
+        ("ragged", "fused", "heads", "13"),
     ],
     ids=" ".join,
 )

@@ -38,11 +38,11 @@ def test_every_product_counts_as_with_a_maximum(interpreted):
     """Exactly, for zeros of both signs, and weights near the ends of float32."""
     values = torch.tensor([0.0, -0.0, 1.0, -1.0, 448.0, -448.0, 2.0**-9, -(2.0**-9), 0.4375, -1.75])
     weights = torch.tensor([1.0, -1.0, 1 / 3, 3e38 / 448**2, 2.0**-125, 1.1e-38, -0.7, 5.0])
-    q = torch.zeros(len(weights) * len(values), 2, 128)
+    q = torch.zeros(len(weights) * len(values), 8, 128)
     q[:, 0, 7] = values.repeat(len(weights))
     k = torch.zeros(len(values), 128)
     k[:, 7] = values
-    weights = torch.stack([weights.repeat_interleave(len(values)), torch.zeros(len(q))], 1)
+    weights = torch.nn.functional.pad(weights.repeat_interleave(len(values))[:, None], (0, 7))
     starts = torch.zeros(len(q), dtype=torch.int32)
     fp8 = [x.to(torch.float8_e4m3fn) for x in (q, k)]
     scores = interpreted(

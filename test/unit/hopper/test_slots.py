@@ -15,20 +15,6 @@ def test_positions_become_slots(interpreted, topk):
     assert torch.equal(interpreted("to_slots_", positions, page_table, requests), expected)
 
 
-@pytest.mark.parametrize("topk", [1, 5, 1024, 2048])
-def test_positions_become_slots_in_order(interpreted, topk):
-    page_table = torch.randperm(2 * 3000).view(2, 3000).to(torch.int32)
-    requests = torch.tensor([1, 0, 0], dtype=torch.int32)
-    positions = torch.stack([torch.randperm(3000)[:topk] for _ in range(3)]).to(torch.int32)
-    positions[1, topk // 2 :] = -1
-    positions[2] = -1
-    found = interpreted("to_slots_", positions, page_table, requests, in_order=True)
-    for row, request in enumerate(requests.tolist()):
-        there = sorted(position for position in positions[row].tolist() if position >= 0)
-        expected = [page_table[request, position].item() for position in there]
-        assert found[row].tolist() == expected + [-1] * (topk - len(there))
-
-
 def test_a_page_table_wider_than_its_view(interpreted):
     page_table = torch.randperm(2 * 64).view(2, 64).to(torch.int32)[:, :50]
     requests = torch.tensor([1], dtype=torch.int32)

@@ -1,6 +1,6 @@
 """The switches: what was measured runs unless turned off, and a wrong name is refused."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 
@@ -17,7 +17,12 @@ from sglang_ic.hopper.switches import (
     field_of,
 )
 
-MEASURED = Switches(prefill_topk="ragged", prefill_attention="heads")
+MEASURED = Switches(
+    prefill_topk="ragged",
+    prefill_scores="fused",
+    prefill_attention="heads",
+    decode_attention="split",
+)
 
 
 @pytest.mark.parametrize("environment", [{}, {PREFILL_TOPK: ""}, {PREFILL_SCORES: " "}])
@@ -38,32 +43,19 @@ def test_every_variable_has_a_field():
 
 def test_every_replacement_can_be_asked_for():
     given = {
+        PREFILL_TOPK: "ragged",
         PREFILL_SCORES: "fused",
         PREFILL_ATTENTION: "heads",
         DECODE_ATTENTION: "split",
         DECODE_STREAMS: "roles",
     }
-    assert Switches.read(given) == Switches(
-        prefill_scores="fused",
-        prefill_attention="heads",
-        decode_attention="split",
-        decode_streams="roles",
-    )
+    assert Switches.read(given) == replace(MEASURED, decode_streams="roles")
     assert asked_for(given) == tuple(given)
-    assert Switches.read({PREFILL_TOPK: "ragged"}) == MEASURED
 
 
-@pytest.mark.parametrize("topk", [{}, {PREFILL_TOPK: OFF}])
-def test_fused_scores_take_topks_place(topk):
-    assert Switches.read({PREFILL_SCORES: "fused", **topk}).prefill_topk is None
-
-
-def test_fused_scores_refuse_a_topk_beside_them():
-    with pytest.raises(ValueError) as refused:
-        Switches.read({PREFILL_SCORES: "fused", PREFILL_TOPK: "ragged"})
-    assert str(refused.value) == (
-        f"{PREFILL_TOPK}=ragged: {PREFILL_SCORES}=fused selects too; unset one of them"
-    )
+@pytest.mark.parametrize("name", [name for name in NAMES if name != DECODE_STREAMS])
+def test_each_is_turned_off_by_itself(name):
+    assert Switches.read({name: OFF}) == replace(MEASURED, **{field_of(name): None})
 
 
 @pytest.mark.parametrize(
