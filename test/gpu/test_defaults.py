@@ -2,8 +2,8 @@
 
 The bundled model with what those kernels ask for: an index_topk of 2,048, and every attention head
 twice, its share of the output halved, which changes no output but for rounding. A document of
-more than 16 x index_topk tokens. Upstream's own fused top-k does not repeat its answers bit for bit, so
-neither is compared so: see SAME_MODEL.
+more than 16 x index_topk tokens. Upstream's own fused top-k does not repeat its answers bit for
+bit, so neither is compared so: see SAME_MODEL.
 """
 
 import os
