@@ -10,19 +10,19 @@
 # The parts of hopper.toml. Seconds on one H200, measured where it says so, else sums of what was
 # measured there: a server starts in 60 s, the first one on a machine in 140 s more (it compiles);
 # a prompt of 200K takes 23 s with 47 Full layers, 13.4 with 12, 9.8 with 1; one of 64K 4.5, 3.5, 3.1.
-# With replaced kernels it is 11.3 and 3.0.
+# With replaced kernels it is 10.9 and 3.0.
 #
-#   profile             255 s   measured; 3 servers, 5 arms
+#   profile             320 s   measured, the first start with it; 3 servers, 5 arms
 #   prefill             515 s   measured; 3 servers, 7 arms, 2 rounds of both lengths
-#   prefill-fused       300 s   measured; 3 servers, 4 arms, 2 rounds of both lengths
+#   prefill-fused       420 s   measured; 3 servers, 4 arms, 2 rounds of both lengths
 #   decode-bf16         255 s   measured; 3 servers, 6 arms
 #   decode-bf16-batch   365 s   measured; 2 servers, 2 x 5 prompts, 5 arms
 #   decode-fp8          295 s   measured; 1 server, 8 prompts, 3 arms
-#   decode-split        320 s   4 servers, 6 arms
-#   decode-fp8-control  285 s   2 starts, 2 prompts 46, 3 rounds of 4 arms 120
+#   decode-split        480 s   measured, the first start with it; 4 servers, 6 arms
+#   decode-fp8-control  285 s   2 servers, 4 arms, 3 rounds; ended within 330 s
 #   decode-streams      240 s   3 starts, 3 prompts of 64K, 9 visits
 #   servers             220 s   3 starts, without what their graphs add; 3 prompts of 64K, 3 visits
-#   prefill-tp2         290 s   on two GPUs; 3 starts, 4 arms
+#   prefill-tp2         430 s   on two GPUs; 3 servers, 4 arms; ended within two commands of 220 and 320 s
 #
 # A machine of two GPUs can measure a part on each (CUDA_VISIBLE_DEVICES).
 set -euo pipefail

@@ -30,7 +30,7 @@ pytestmark = [
 ]
 
 TOPK, HEADS = 2048, 8
-LENGTHS = (56_000, 9000, 17_000)  # the first is past hooks.FEWEST_KEYS
+LENGTHS = (58_000, 9000, 17_000)  # the first is past hooks.FEWEST_KEYS
 NEW_TOKENS = 16  # a list that is asked for, and what the model says then
 PATTERN = "FFFSFFFSFFFSFFSS"
 FLAGS = [

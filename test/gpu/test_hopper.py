@@ -115,7 +115,7 @@ def indexer_inputs(num_rows, num_keys, num_heads=32):
 def inputs_that_score(scores):
     """Inputs for which every row scores key s with scores[s], exactly, whatever it is.
 
-    Every fourth of a sum is scaled by itself (`scoring.weighted_sum`), so none may be 0 times
+    Every fourth of a sum is scaled by itself (`summing`), so none may be 0 times
     infinity.
     """
     q, k, _, weights = (torch.zeros_like(t) for t in indexer_inputs(64, WIDTH))

@@ -156,7 +156,7 @@ def keep(
         LEVELS=sizes.levels,
         STAGES=4,  # blocks of keys: one is multiplied, three are on their way
         num_warps=_NUM_WARPS,
-        enable_fp_fusion=False,  # see scoring.weighted_sum
+        enable_fp_fusion=False,  # see summing
     )
     return scores, positions, counts
 
@@ -221,7 +221,7 @@ def rescue(
         BLOCK=512,
         HAS_TABLE=page_table is not None,
         num_warps=_NUM_WARPS,
-        enable_fp_fusion=False,  # see scoring.weighted_sum
+        enable_fp_fusion=False,  # see summing
     )
 
 

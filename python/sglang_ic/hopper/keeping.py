@@ -8,8 +8,7 @@ its power limit then, and products alone, without any reduction, take 5.9.
 
 One program sees all keys of its rows, and key c from its first on goes to lane c % BLOCK_K of each
 row's lists: a list has one writer, so there are no atomics, and its order is that of the row. Lists
-lie level by level, so that reading them in memory order is nearly the order of positions: attention
-then finds more of its keys in L2.
+lie level by level, so reading them in memory order is nearly the order of positions.
 
 # R = query rows, H = heads, D = head dim, N = keys, Q = BLOCK_Q / 2 queries of a half
 """
@@ -23,66 +22,13 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
+from sglang_ic.hopper.summing import sum_of_pairs, totals_of_pairs
+
 
 @gluon.jit
 def _pair(column, row, H: gl.constexpr, Q: gl.constexpr):
     """Which query and head a column of products is, as in `scoring.load_block`."""
     return (row + column // 2 % Q) * H + column // (2 * Q) * 2 + column % 2
-
-
-@gluon.jit
-def _halves(terms, K: gl.constexpr, Q: gl.constexpr, GROUPS: gl.constexpr):
-    split = gl.reshape(terms, [K, Q, 4, 2, 2, GROUPS // 2])
-    return gl.split(gl.permute(split, [0, 1, 2, 3, 5, 4]))
-
-
-@gluon.jit
-def _add_groups(total, product, weight, K: gl.constexpr, Q: gl.constexpr, GROUPS: gl.constexpr):
-    if GROUPS == 1:
-        one: gl.constexpr = [K, Q, 4, 2]
-        return gl.fma(gl.reshape(product, one), gl.reshape(weight, one), total)
-    else:
-        first, last = _halves(product, K, Q, GROUPS)
-        of_first, of_last = _halves(weight, K, Q, GROUPS)
-        total = _add_groups(total, first, of_first, K, Q, GROUPS // 2)
-        return _add_groups(total, last, of_last, K, Q, GROUPS // 2)
-
-
-@gluon.jit
-def _sum_groups(product, weight, K: gl.constexpr, Q: gl.constexpr, GROUPS: gl.constexpr):
-    one: gl.constexpr = [K, Q, 4, 2]
-    if GROUPS == 1:
-        return gl.reshape(product, one) * gl.reshape(weight, one)
-    else:
-        first, last = _halves(product, K, Q, GROUPS)
-        of_first, of_last = _halves(weight, K, Q, GROUPS)
-        if GROUPS == 2:
-            total = gl.reshape(last, one) * gl.reshape(of_last, one)
-            return gl.fma(gl.reshape(first, one), gl.reshape(of_first, one), total)
-        else:
-            total = _sum_groups(first, of_first, K, Q, GROUPS // 2)
-            return _add_groups(total, last, of_last, K, Q, GROUPS // 2)
-
-
-@gluon.jit
-def _by_group(columns, K: gl.constexpr, H: gl.constexpr, Q: gl.constexpr):
-    split = gl.reshape(columns, [K, H // 8, 4, Q, 2])
-    return gl.permute(split, [0, 3, 2, 4, 1])
-
-
-@gluon.jit
-def _totals(product, weight, K: gl.constexpr, H: gl.constexpr, Q: gl.constexpr):
-    """[K, Q, 4] weighted sums over a fourth of the heads each, as in `scoring.score_keys`."""
-    product, weight = gl.broadcast(product + gl.abs(product), weight[None, :])
-    product, weight = _by_group(product, K, H, Q), _by_group(weight, K, H, Q)
-    even, odd = gl.split(_sum_groups(product, weight, K, Q, H // 8))
-    return even + odd
-
-
-@gluon.jit
-def _scores(total, scale, K: gl.constexpr, Q: gl.constexpr):
-    """[K, Q], as in `scoring.weighted_sum`."""
-    return gl.sum(gl.sum(gl.reshape(total * scale[:, None, None], [K, Q, 2, 2]), 3), 2)
 
 
 @gluon.jit
@@ -199,11 +145,11 @@ def keep_kernel(
     w_high = gl.load(weights + high_pair, high_pair < num_rows * H, other=0.0) * 0.5
 
     zero = gl.zeros([BLOCK_K, Q * H], gl.float32, products)
-    totals = _totals(zero, w_low, BLOCK_K, H, Q)
+    totals = totals_of_pairs(zero, w_low, BLOCK_K, Q, H)
     by_total: gl.constexpr = totals.type.layout
     by_scale: gl.constexpr = gl.SliceLayout(1, gl.SliceLayout(2, by_total))
     lane = gl.arange(0, BLOCK_K, by_scale)
-    like = _scores(totals, lane.to(gl.float32), BLOCK_K, Q)
+    like = sum_of_pairs(totals, lane.to(gl.float32), BLOCK_K, Q)
     where = (starts, ends, bounds, scores, positions, num_rows)
     low_rows = _rows(like, low_row, *where, Q, BLOCK_K, LEVELS)
     high_rows = _rows(like, high_row, *where, Q, BLOCK_K, LEVELS)
@@ -227,10 +173,10 @@ def keep_kernel(
             _copy_keys(keys.index(ahead), k, after, last, D, BLOCK_K, copies)
             next_scale = gl.load(k_scale + gl.minimum(begin + BLOCK_K + lane, last - 1))
             low = warpgroup_mma_wait(1, deps=[low])
-            score = _scores(_totals(low, w_low, BLOCK_K, H, Q), scale, BLOCK_K, Q)
+            score = sum_of_pairs(totals_of_pairs(low, w_low, BLOCK_K, Q, H), scale, BLOCK_K, Q)
             low_count = _keep(score, begin, low_rows, low_count, BLOCK_K, LEVELS)
             high = warpgroup_mma_wait(0, deps=[high])
-            score = _scores(_totals(high, w_high, BLOCK_K, H, Q), scale, BLOCK_K, Q)
+            score = sum_of_pairs(totals_of_pairs(high, w_high, BLOCK_K, Q, H), scale, BLOCK_K, Q)
             high_count = _keep(score, begin, high_rows, high_count, BLOCK_K, LEVELS)
             scale = next_scale
             stage = gl.where(stage == STAGES - 1, 0, stage + 1)

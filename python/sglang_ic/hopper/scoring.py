@@ -4,7 +4,7 @@
 
 Scores of the sampled keys, and those of rows that are scored again. ``keeping`` computes the same
 in the same order, so scores are equal bit for bit. So are those of DeepGEMM's `fp8_mqa_logits`:
-the order is its own, see `weighted_sum`.
+the order is its own, see ``summing``.
 
 # R = query rows, H = heads, D = head dim, N = keys
 """
@@ -14,6 +14,8 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
+
+from sglang_ic.hopper.summing import weighted_sum
 
 
 @triton.jit
@@ -55,58 +57,6 @@ def load_block(
 
 
 @triton.jit
-def _halves(terms, K: tl.constexpr, Q: tl.constexpr, GROUPS: tl.constexpr):
-    """The first and the last groups of [K, Q, 4, 2, GROUPS]."""
-    split = tl.reshape(terms, (K, Q, 4, 2, 2, GROUPS // 2))
-    return tl.split(tl.trans(split, (0, 1, 2, 3, 5, 4)))
-
-
-@triton.jit
-def _add_groups(total, product, weight, K: tl.constexpr, Q: tl.constexpr, GROUPS: tl.constexpr):
-    """Add one group after the other to a total of [K, Q, 4, 2]."""
-    if GROUPS == 1:
-        one: tl.constexpr = (K, Q, 4, 2)
-        return tl.fma(tl.reshape(product, one), tl.reshape(weight, one), total)
-    else:
-        first, last = _halves(product, K, Q, GROUPS)
-        of_first, of_last = _halves(weight, K, Q, GROUPS)
-        total = _add_groups(total, first, of_first, K, Q, GROUPS // 2)
-        return _add_groups(total, last, of_last, K, Q, GROUPS // 2)
-
-
-@triton.jit
-def _sum_groups(product, weight, K: tl.constexpr, Q: tl.constexpr, GROUPS: tl.constexpr):
-    """The total of [K, Q, 4, 2, GROUPS], the second group first and then in order."""
-    one: tl.constexpr = (K, Q, 4, 2)
-    if GROUPS == 1:
-        return tl.reshape(product, one) * tl.reshape(weight, one)
-    else:
-        first, last = _halves(product, K, Q, GROUPS)
-        of_first, of_last = _halves(weight, K, Q, GROUPS)
-        if GROUPS == 2:
-            total = tl.reshape(last, one) * tl.reshape(of_last, one)
-            return tl.fma(tl.reshape(first, one), tl.reshape(of_first, one), total)
-        else:
-            total = _sum_groups(first, of_first, K, Q, GROUPS // 2)
-            return _add_groups(total, last, of_last, K, Q, GROUPS // 2)
-
-
-@triton.jit
-def weighted_sum(product, weight, scale, K: tl.constexpr, Q: tl.constexpr, GROUPS: tl.constexpr):
-    """[K, Q] from [K, Q, 4, 2, GROUPS]: heads by group of eight, by pair in it, and in the pair.
-
-    As DeepGEMM has it (impls/sm90_fp8_mqa_logits.cuh of sgl-deep-gemm 0.2.3.post2): each of four
-    threads adds up its two heads of every group apart, then adds the two and scales, and the four
-    are added in pairs. The compiler (CUDA 13.0) makes of a thread's first addition
-    fma(p[0], w[0], p[1] * w[1]), and fma(p[j], w[j], sum) of the others. To be compiled without
-    fusing multiplications and additions, so that nothing else becomes one.
-    """
-    even, odd = tl.split(_sum_groups(product, weight, K, Q, GROUPS))
-    total = tl.reshape((even + odd) * scale[:, None, None], (K, Q, 2, 2))
-    return tl.sum(tl.sum(total, 3), 2)
-
-
-@triton.jit
 def score_keys(
     k,
     k_scale,
@@ -129,18 +79,7 @@ def score_keys(
     # Twice max(product, 0), bit for bit, in an addition: a maximum has half the rate, and shares
     # its pipe with all integers. NaN stays NaN.
     product = product + tl.abs(product)
-    product, weight = tl.broadcast(product, weight[None, :])
-    product = _by_group(product, H, BLOCK_Q, BLOCK_K)
-    weight = _by_group(weight, H, BLOCK_Q, BLOCK_K)
-    return weighted_sum(product, weight, scale, BLOCK_K, BLOCK_Q, H // 8)
-
-
-@triton.jit
-def _by_group(columns, H: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr):
-    """[BLOCK_K, BLOCK_Q, 4, 2, H / 8] from columns as `load_block` has them."""
-    HALVES: tl.constexpr = 2 if BLOCK_Q > 1 else 1
-    split = tl.reshape(columns, (BLOCK_K, HALVES, H // 8, 4, BLOCK_Q // HALVES, 2))
-    return tl.reshape(tl.trans(split, (0, 1, 4, 3, 5, 2)), (BLOCK_K, BLOCK_Q, 4, 2, H // 8))
+    return weighted_sum(product, weight, scale, BLOCK_K, BLOCK_Q, H)
 
 
 @triton.jit
@@ -255,6 +194,6 @@ def score(
             BLOCK_K=block_k,
             STAGES=stages,
             num_warps=num_warps,
-            enable_fp_fusion=False,  # see weighted_sum
+            enable_fp_fusion=False,  # see summing
         )
     return scores[:, : len(k)]

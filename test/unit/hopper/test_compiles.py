@@ -227,7 +227,7 @@ def computed(ptx) -> set[str]:
 
 
 def in_deep_gemms_order(first: int, step: int, groups: int) -> str:
-    """A score as DeepGEMM's thread and its three neighbours compute it: `scoring.weighted_sum`.
+    """A score as DeepGEMM's thread and its three neighbours compute it: `summing`.
 
     Args:
         first: the result of head 0; step: from a pair of heads to the next; groups: of eight heads.

@@ -37,7 +37,7 @@ def random_inputs(num_rows, num_keys, seed=0):
 def inputs_that_score(scores, num_rows):
     """Inputs for which every row scores key s with scores[s], exactly, whatever it is.
 
-    Every fourth of a sum is scaled by itself (`scoring.weighted_sum`), so none may be 0 times
+    Every fourth of a sum is scaled by itself (`summing`), so none may be 0 times
     infinity.
     """
     q = torch.zeros(num_rows, HEADS, DIM)
