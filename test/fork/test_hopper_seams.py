@@ -135,7 +135,7 @@ FACTS = [
             "k_fp8 = k_fp8.view(torch.float8_e4m3fn)",
             "weights = weights.squeeze(-1)",
         ],
-        "hooks._deferred_mqa_logits stands in for that function: its arguments, shapes and dtypes",
+        "fused_hooks._deferred_mqa_logits stands in for it: its arguments, shapes and dtypes",
     ),
     (
         DSA + "dsa_indexer.py",
@@ -145,19 +145,19 @@ FACTS = [
             "num_cols=k_offset, get_budget_bytes=",
             "if not need_chunk:",
         ],
-        "hooks.whole_chunks answers this question where scores are not written",
+        "fused_hooks.whole_chunks answers this question where scores are not written",
     ),
     (
         DSA + "dsa_indexer.py",
         "Indexer._get_topk_ragged",
         ["seq_len_sum = torch.sum(indexer_seq_lens_cpu).item()"],
-        "hooks.prefill_without_scores asks for the same lengths, which are on the CPU",
+        "fused_hooks.prefill_without_scores asks for the same lengths, which are on the CPU",
     ),
     (
         DSA + "utils.py",
         "resolve_fp8_mqa_logits_fn",
         ["return deep_gemm.fp8_mqa_logits"],
-        "hooks.scores_with_fused_kernel stands in for this function",
+        "fused_hooks.scores_with_fused_kernel stands in for this function",
     ),
     (
         DSA + "dsa_indexer.py",

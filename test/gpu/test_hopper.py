@@ -7,7 +7,7 @@ import pytest
 import torch
 from _on_gpu import int32, random, without_waiting
 
-from sglang_ic.hopper import hooks, reference
+from sglang_ic.hopper import fused_hooks, hooks, reference
 
 pytestmark = [
     pytest.mark.gpu,
@@ -229,8 +229,8 @@ def test_fused_does_not_wait_for_the_gpu():
 
     def run():
         ends = rows.starts + rows.lengths
-        deferred = hooks._deferred_mqa_logits(q, (k, k_scale), weights, rows.starts, ends)
-        hooks._fused_slots(deferred, TOPK, rows, page_table)
+        deferred = fused_hooks._deferred_mqa_logits(q, (k, k_scale), weights, rows.starts, ends)
+        fused_hooks._fused_slots(deferred, TOPK, rows, page_table)
 
     run()  # compiles
     with without_waiting():

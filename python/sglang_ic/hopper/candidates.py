@@ -20,7 +20,7 @@ import torch
 
 from sglang_ic.candidates import pages as rule
 from sglang_ic.candidates.switch import PAGE_TOKENS
-from sglang_ic.hopper.hooks import upstreams_scores
+from sglang_ic.hopper.fused_hooks import upstreams_scores
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,13 @@
 """Scores that upstream asks for and hands on unread, so that they need not be written.
 
 Upstream's prefill calls a function for scores, looks at their shape, and gives them to top-k. What
-the function returns here is the question itself; the top-k hook answers it in one pass. Whoever
-needs the scores after all, for a call that the hook does not know or to mark tokens that are always
-selected, gets them written.
+the function returns here is the question itself; the top-k hook answers it in one pass. For a call
+that the hook does not know after all, the scores get written.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 
@@ -40,18 +38,9 @@ class DeferredScores:
     def __len__(self) -> int:
         return len(self.q)
 
-    @cached_property
+    @property
     def written(self) -> torch.Tensor:
-        """[R, N] float32, as from `scoring.score`; computed when first asked for."""
+        """[R, N] float32, as from `scoring.score`."""
         from sglang_ic.hopper.scoring import score
 
         return score(self.q, self.k, self.k_scale, self.weights, self.starts, self.ends)
-
-    @property
-    def are_written(self) -> bool:
-        return "written" in vars(self)
-
-    def scatter_(self, *args, **kwargs) -> DeferredScores:
-        """Upstream changes scores in place where some tokens are always selected."""
-        self.written.scatter_(*args, **kwargs)
-        return self

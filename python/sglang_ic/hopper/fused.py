@@ -23,10 +23,12 @@ from sglang_ic.hopper.choosing import choose_kept_kernel
 from sglang_ic.hopper.keeping import keep_kernel
 from sglang_ic.hopper.rescuing import rescue_kernel
 from sglang_ic.hopper.sampling import gather_samples, sample_bounds
+from sglang_ic.hopper.summing import UNFUSED
 
 # Rows that are taken at once: two waves of programs on the 132 multiprocessors of an H100 or H200,
 # of 264 programs of 8 rows (or four, of 4 rows), so that only a call's last wave is not full. What
-# is kept and sampled of them is 384 MB at 200K keys, and is read no more when the next rows come.
+# is kept and sampled of them is 384 MB at 200K keys, 830 MB at a million, and is read no more when
+# the next rows come.
 BLOCK_ROWS = 4224
 # Scores of rows whose bound failed; it limits how many blocks of rows are rescued at once.
 RESCUE_BYTES = 128 << 20
@@ -156,7 +158,7 @@ def keep(
         LEVELS=sizes.levels,
         STAGES=4,  # blocks of keys: one is multiplied, three are on their way
         num_warps=_NUM_WARPS,
-        enable_fp_fusion=False,  # see summing
+        **UNFUSED,
     )
     return scores, positions, counts
 
@@ -221,7 +223,7 @@ def rescue(
         BLOCK=512,
         HAS_TABLE=page_table is not None,
         num_warps=_NUM_WARPS,
-        enable_fp_fusion=False,  # see summing
+        **UNFUSED,
     )
 
 

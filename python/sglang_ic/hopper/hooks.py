@@ -1,21 +1,15 @@
-"""What runs in place of upstream's steps in prefill: top-k, and the scores before it.
+"""What runs in place of upstream's top-k in prefill (`DSAIndexerMetadata.topk_transform`).
 
-Top-k (`DSAIndexerMetadata.topk_transform`): upstream selects with an older kernel where attention
-wants slots (all but flashmla_sparse with fp8 KV), and copies a row of the page table for every
-query where a chunk's scores do not fit in one buffer. The replacements select positions in a
-request first, which needs no page table, and look up slots for the selected ones alone. All they
-need besides the scores is computed once per pass: the lengths, the window starts and the request of
-each row. Calls of any other kind go to upstream's method, unchanged.
-
-Scores (`resolve_fp8_mqa_logits_fn`): upstream asks there which function scores a chunk. Both steps
-become one where that function returns its question (``deferred``) and the top-k hook answers it.
-Upstream cuts a chunk whose scores would not fit in a buffer; where none are written it does not.
-Short contexts, and passes whose selections are not slots, are scored by upstream's function.
+Upstream selects with an older kernel where attention wants slots (all but flashmla_sparse with fp8
+KV), and copies a row of the page table for every query where a chunk's scores do not fit in one
+buffer. The replacements select positions in a request first, which needs no page table, and look up
+slots for the selected ones alone. All they need besides the scores is computed once per pass: the
+lengths, the window starts and the request of each row. Calls of any other kind go to upstream's
+method, unchanged. Scores that are not written: ``fused_hooks``.
 """
 
 from __future__ import annotations
 
-from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -23,12 +17,6 @@ from typing import Any
 import torch
 
 from sglang_ic.hopper.deferred import DeferredScores
-from sglang_ic.hopper.marks import marked
-
-_unwritten: ContextVar[bool] = ContextVar("scores will not be written", default=False)
-
-# Keys of a pass: with fewer, scores and top-k in two steps are as fast. The sets are the same.
-FEWEST_KEYS = 49_152
 
 
 @dataclass(frozen=True)
@@ -57,7 +45,7 @@ def prefill_rows(metadata: Any, logits, topk, ks, ke_offset, batch_idx_list) -> 
         ke_offset: [R] int32, window lengths; None if the call has all rows of the pass.
         batch_idx_list: [R] int32, request of each row; None if the call has all rows of the pass.
     """
-    if ks is None or not _selects_slots(metadata, topk):
+    if ks is None or not selects_slots(metadata, topk):
         return None
     requests = metadata.attn_metadata.token_to_batch_idx
     rows = Rows(
@@ -78,7 +66,7 @@ def prefill_rows(metadata: Any, logits, topk, ks, ke_offset, batch_idx_list) -> 
     return rows
 
 
-def _selects_slots(metadata: Any, topk: int) -> bool:
+def selects_slots(metadata: Any, topk: int) -> bool:
     """Is this a pass whose selections the replacements know?"""
     from sglang.srt.environ import envs
     from sglang.srt.layers.attention.dsa.dsa_topk_backend import TopkTransformMethod
@@ -94,66 +82,15 @@ def _selects_slots(metadata: Any, topk: int) -> bool:
     )
 
 
-def topk_with_ragged_kernel(original, metadata, logits, *args, **kwargs):
+def topk_with_ragged_kernel(original, *args, **kwargs):
     """Select with upstream's newer kernel (v2), which it uses for fp8 KV, then look slots up.
 
-    Equal scores at the last place are taken in any order, as by upstream's older kernel. What is
-    not a tensor is for `topk_with_fused_kernel`, whichever of the two hooks is asked first.
+    Equal scores at the last place are taken in any order, as by upstream's older kernel.
     """
-    if isinstance(logits, DeferredScores):
-        return original(metadata, logits, *args, **kwargs)
-    return _in_prefill(_ragged_slots, original, metadata, logits, *args, **kwargs)
+    return in_prefill(_ragged_slots, original, *args, **kwargs)
 
 
-def topk_with_fused_kernel(original, metadata, logits, *args, **kwargs):
-    """Score and select in one pass; who comes after gets scores that are written."""
-    if not isinstance(logits, DeferredScores):
-        return original(metadata, logits, *args, **kwargs)
-
-    def with_written(metadata, logits, *args, **kwargs):
-        return original(metadata, logits.written, *args, **kwargs)
-
-    return _in_prefill(_fused_slots, with_written, metadata, logits, *args, **kwargs)
-
-
-def prefill_without_scores(original, indexer, *args):
-    """Around upstream's `_get_topk_ragged`: mark passes whose scores will not be written."""
-    _, forward_batch, _, _, _, metadata, *_ = args
-    unwritten = (
-        _selects_slots(metadata, indexer.index_topk)
-        and forward_batch.attn_cp_metadata is None
-        and not (indexer.num_init_tokens or indexer.num_local_tokens)
-        and int(metadata.get_indexer_seq_len_cpu().sum()) >= FEWEST_KEYS
-    )
-    with marked(_unwritten, unwritten):
-        return original(indexer, *args)
-
-
-def whole_chunks(original, **sizes):
-    """In place of upstream's `mqa_logits_should_chunk`: no pieces of what needs no room."""
-    return (False, 0) if _unwritten.get() else original(**sizes)
-
-
-def scores_with_fused_kernel(original):
-    """The question for scores, to be answered by `topk_with_fused_kernel`; else upstream's."""
-    return _deferred_mqa_logits if _unwritten.get() else original()
-
-
-def upstreams_scores():
-    """Upstream's function for scores, for a caller that reads them."""
-    from sglang.srt.layers.attention.dsa import dsa_indexer
-
-    with marked(_unwritten, False):
-        return dsa_indexer.resolve_fp8_mqa_logits_fn()
-
-
-def _deferred_mqa_logits(q, kv, weights, ks, ke, clean_logits=False, max_seqlen_k=0):
-    assert not clean_logits and not max_seqlen_k
-    k, k_scale = kv
-    return DeferredScores(q, k, k_scale, weights, ks, ke)
-
-
-def _in_prefill(
+def in_prefill(
     select_slots,
     original,
     metadata,
@@ -197,17 +134,6 @@ def _ragged_slots(logits, topk, rows: Rows, page_table):
         row_starts=rows.starts,
     )
     return to_slots_(selected, page_table, rows.requests)
-
-
-def _fused_slots(logits: DeferredScores, topk, rows: Rows, page_table):
-    if logits.are_written:
-        return _ragged_slots(logits.written, topk, rows, page_table)
-    from sglang_ic.hopper.fused import score_and_select
-
-    return score_and_select(
-        *(logits.q, logits.k, logits.k_scale, logits.weights, rows.starts, rows.lengths),
-        *(topk, page_table, rows.requests),
-    )
 
 
 def _zeros(device: torch.device, length: int) -> torch.Tensor:

@@ -18,14 +18,13 @@ from sglang_ic.hopper.switches import (
     DECODE_STREAMS,
     PREFILL_ATTENTION,
     PREFILL_SCORES,
-    PREFILL_TOPK,
     Switches,
     asked_for,
 )
 from sglang_ic.seams import Seam, attach, refuse
 
 _DSA = "sglang.srt.layers.attention.dsa."
-_HOOKS = "sglang_ic.hopper.hooks."
+_FUSED = "sglang_ic.hopper.fused_hooks."
 
 
 CANDIDATES = Seam(
@@ -41,20 +40,20 @@ FUSED = (
     Seam(
         _DSA + "utils.resolve_fp8_mqa_logits_fn",
         "around",
-        _HOOKS + "scores_with_fused_kernel",
+        _FUSED + "scores_with_fused_kernel",
         _WRITES,
         seen_at=(_DSA + "dsa_indexer.resolve_fp8_mqa_logits_fn",),
     ),
     Seam(
         _DSA + "dsa_indexer.Indexer._get_topk_ragged",
         "around",
-        _HOOKS + "prefill_without_scores",
+        _FUSED + "prefill_without_scores",
         _CUTS,
     ),
     Seam(
         "sglang.srt.layers.attention.mqa_logits_utils.mqa_logits_should_chunk",
         "around",
-        _HOOKS + "whole_chunks",
+        _FUSED + "whole_chunks",
         _CUTS,
         seen_at=(_DSA + "dsa_indexer.mqa_logits_should_chunk",),
     ),
@@ -80,10 +79,10 @@ DECODE = (
 def seams(switches: Switches) -> tuple[Seam, ...]:
     """Where the replacements run that were asked for."""
     found = []
-    if switches.prefill_topk is not None:
-        found.append(_topk("ragged", PREFILL_TOPK))
+    if switches.prefill_topk or switches.prefill_scores:
+        found.append(_topk(switches))
     if switches.prefill_scores is not None:
-        found += (_topk("fused", PREFILL_SCORES), *FUSED)
+        found += FUSED
     if switches.prefill_attention is not None:
         found += ATTENTION
     if switches.decode_attention is not None:
@@ -93,12 +92,18 @@ def seams(switches: Switches) -> tuple[Seam, ...]:
     return tuple(found)
 
 
-def _topk(choice: str, name: str) -> Seam:
+def _topk(switches: Switches) -> Seam:
+    """One hook for both, since two around one function would make upstream warn of them."""
+    hook = _FUSED + "topk_with_both_kernels"
+    if switches.prefill_scores is None:
+        hook = "sglang_ic.hopper.hooks.topk_with_ragged_kernel"
+    elif switches.prefill_topk is None:
+        hook = _FUSED + "topk_with_fused_kernel"
     return Seam(
         _DSA + "dsa_indexer_metadata.DSAIndexerMetadata.topk_transform",
         "around",
-        f"{_HOOKS}topk_with_{choice}_kernel",
-        f"{name}={choice} would run upstream's own top-k",
+        hook,
+        "prefill would run upstream's own top-k",
     )
 
 

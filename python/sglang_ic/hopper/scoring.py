@@ -15,7 +15,7 @@ import torch
 import triton
 import triton.language as tl
 
-from sglang_ic.hopper.summing import weighted_sum
+from sglang_ic.hopper.summing import UNFUSED, weighted_sum
 
 
 @triton.jit
@@ -165,7 +165,7 @@ def score(
     """Scores of keys [starts, ends) of each row; what lies outside a row's window is undefined.
 
     Args:
-        q: [R, H, D] float8_e4m3fn; H is a multiple of 8, as for DeepGEMM.
+        q: [R, H, D] float8_e4m3fn; H is a power of two from 8 to 128.
         k: [N, D] float8_e4m3fn, keys of all requests one after the other; k_scale: [N] float32.
         weights: [R, H] float32.
         starts, ends: [R] int32, the row's window of keys.
@@ -194,6 +194,6 @@ def score(
             BLOCK_K=block_k,
             STAGES=stages,
             num_warps=num_warps,
-            enable_fp_fusion=False,  # see summing
+            **UNFUSED,
         )
     return scores[:, : len(k)]

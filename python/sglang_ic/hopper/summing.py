@@ -10,8 +10,11 @@ pairs. Of a thread's additions the compiler (CUDA 13.0) makes
     total = fma(p[0], w[0], p[1] * w[1]), then fma(p[j], w[j], total) for every further group j
 
 and nothing else becomes one. So what calls these is compiled without fusing multiplications and
-additions (`enable_fp_fusion=False`): the ones to be fused are written here. Once in Triton, once in
+additions (`UNFUSED`): the ones to be fused are written here. Once in Triton, once in
 Gluon, its lower level: neither can call the other.
+
+Not where a product is NaN, which DeepGEMM's maximum takes for 0, nor for weights below 2**-125, of
+which half is not exact.
 
 # K = keys of a tile, Q = queries, H = heads, GROUPS = H / 8
 """
@@ -22,6 +25,8 @@ import triton
 import triton.language as tl
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
+
+UNFUSED = {"enable_fp_fusion": False}  # for every launch of a kernel that sums over heads
 
 
 @triton.jit

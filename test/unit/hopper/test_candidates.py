@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from sglang_ic.candidates import pages as rule
-from sglang_ic.hopper import candidates, hooks, reference
+from sglang_ic.hopper import candidates, fused_hooks, reference
 from sglang_ic.hopper.marks import marked
 
 pytest.importorskip("sglang.srt.plugins.hook_registry", exc_type=ImportError)
@@ -199,14 +199,14 @@ def test_every_row_selects_the_best_of_its_candidates(pool, domain):
 
 
 def test_candidates_are_scored_by_upstream(pool, monkeypatch):
-    """Also where Full layers' scores are not written: see `hooks.scores_with_fused_kernel`."""
+    """Also where Full layers' scores are not written: see ``fused_hooks``."""
     from sglang.srt.layers.attention.dsa import dsa_indexer
 
     call, _, _ = make_call("positions")
     plain = candidates.topk_of_candidates(upstream_is_not_called, *call)
-    resolve = partial(hooks.scores_with_fused_kernel, dsa_indexer.resolve_fp8_mqa_logits_fn)
+    resolve = partial(fused_hooks.scores_with_fused_kernel, dsa_indexer.resolve_fp8_mqa_logits_fn)
     monkeypatch.setattr(dsa_indexer, "resolve_fp8_mqa_logits_fn", resolve)
-    with marked(hooks._unwritten):
+    with marked(fused_hooks._unwritten):
         assert torch.equal(candidates.topk_of_candidates(upstream_is_not_called, *call), plain)
 
 

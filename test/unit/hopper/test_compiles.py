@@ -14,6 +14,7 @@ from sglang_ic.hopper import (  # noqa: E402
     attention_kernel,
     choosing,
     decode_attention_kernel,
+    fused_hooks,
     keeping,
     pages,
     rescuing,
@@ -21,6 +22,7 @@ from sglang_ic.hopper import (  # noqa: E402
     scoring,
     slots,
 )
+from sglang_ic.hopper.summing import UNFUSED  # noqa: E402
 
 TILE = {"H": 32, "D": 128, "BLOCK_Q": 8, "BLOCK_K": 64, "STAGES": 3}
 KEPT = {"TOPK": 2048, "TOPK_POWER": 2048, "LANES": 64, "LEVELS": 128}
@@ -65,6 +67,11 @@ CASES = {
         sampling.bound_kernel,
         {"AIM": 3584, "CAPACITY": 8192, "STEP": 32, "SAMPLES": 8192},
         4,
+    ),
+    "bound, as many keys as may be": (
+        sampling.bound_kernel,
+        {"AIM": 3584, "CAPACITY": 8192, "STEP": 32, "SAMPLES": fused_hooks.MOST_KEYS // 32},
+        sampling._bound_warps(fused_hooks.MOST_KEYS // 32),
     ),
     "bound, short": (
         sampling.bound_kernel,
@@ -141,7 +148,7 @@ def compile_for_hopper(name):
         target=GPUTarget("cuda", 90, 32),
         options={
             "num_warps": num_warps,
-            "enable_fp_fusion": name not in SCORING,
+            **(UNFUSED if name in SCORING else {}),
             **REGISTERS.get(name, {}),
         },
     )
@@ -198,8 +205,8 @@ def test_every_kernel_computes_a_score_in_the_same_order(compiled, name):
 def computed(ptx) -> set[str]:
     """What registers hold, as text: sums of `[wgmma's result] * weight`, in their order.
 
-    A doubled maximum, p + |p|, is written [i] for wgmma's i-th result; halves of weights are w, and
-    what scales is s.
+    A doubled maximum, p + |p|, is written [i] for wgmma's i-th result, its factor is left a
+    register, and what scales a sum is s.
     """
     results = re.findall(r"wgmma\.mma_async\S+ *\{([^}]*)\}", ptx)
     found = {}
@@ -213,11 +220,11 @@ def computed(ptx) -> set[str]:
             found[target] = f"|{words[0]}|"
         elif operation == "add" and words[1] == f"|{words[0]}|":
             found[target] = f"[{words[0]}]"
-        elif operation == "mul" and "0f3F000000" in words:
-            found[target] = "w"
         elif operation == "mul":
             left, right = sorted(words, key=lambda word: "[" not in word)
-            found[target] = f"{left}*{'w' if right == 'w' else 's'}"
+            is_product = re.fullmatch(r"\[\d+\]", left)
+            if "[" in left:
+                found[target] = f"{left}*{right if is_product else 's'}"
         elif operation == "fma":
             left, right = sorted(words[:2], key=lambda word: "[" not in word)
             found[target] = f"fma({left},{right},{words[2]})"
@@ -227,7 +234,7 @@ def computed(ptx) -> set[str]:
 
 
 def in_deep_gemms_order(first: int, step: int, groups: int) -> str:
-    """A score as DeepGEMM's thread and its three neighbours compute it: `summing`.
+    """A score as DeepGEMM's thread and its three neighbours compute it, as a pattern: ``summing``.
 
     Args:
         first: the result of head 0; step: from a pair of heads to the next; groups: of eight heads.
@@ -235,20 +242,28 @@ def in_deep_gemms_order(first: int, step: int, groups: int) -> str:
 
     def of_one_head(pair, odd):
         at = [first + (4 * group + pair) * step + odd for group in range(groups)]
-        total = f"fma([{at[0]}],w,[{at[1]}]*w)"
-        for one in at[2:]:
-            total = f"fma([{one}],w,{total})"
+        terms = [rf"\[{one}\](?:,|\*)(%r\d+)" for one in at]
+        total = rf"fma\({terms[0]},{terms[1]}\)"
+        for term in terms[2:]:
+            total = rf"fma\({term},{total}\)"
         return total
 
-    pairs = [f"({of_one_head(pair, 0)}+{of_one_head(pair, 1)})*s" for pair in range(4)]
-    return f"(({pairs[0]}+{pairs[1]})+({pairs[2]}+{pairs[3]}))"
+    pairs = [rf"\({of_one_head(pair, 0)}\+{of_one_head(pair, 1)}\)\*s" for pair in range(4)]
+    return rf"\(\({pairs[0]}\+{pairs[1]}\)\+\({pairs[2]}\+{pairs[3]}\)\)"
 
 
-def test_a_score_is_summed_as_deep_gemm_sums_it(compiled):
+@pytest.mark.parametrize("name", ["keep", "score"])
+def test_a_score_is_summed_as_deep_gemm_sums_it(compiled, name):
     """32 heads: four queries of a half, so a thread has a query, its pairs of heads in order."""
-    found = computed(compiled("keep").asm["ptx"])
+    found = computed(compiled(name).asm["ptx"])
+    weights = []
     for first in (0, 2):  # two rows of keys
-        assert in_deep_gemms_order(first, 4, 4) in found
+        pattern = in_deep_gemms_order(first, 4, 4)
+        weights.append({one.groups() for text in found if (one := re.fullmatch(pattern, text))})
+        assert weights[-1]
+        for of_heads in weights[-1]:
+            assert len(set(of_heads)) == 32  # one each
+    assert weights[0] == weights[1]
 
 
 @pytest.mark.parametrize("name", sorted(SCORING))

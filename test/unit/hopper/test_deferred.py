@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from sglang_ic.hopper import hooks
+from sglang_ic.hopper import fused_hooks
 from sglang_ic.hopper.deferred import DeferredScores
 
 pytest.importorskip("triton")
@@ -23,7 +23,7 @@ def deferred():
     q = torch.zeros(NUM_ROWS, 32, 128, dtype=torch.float8_e4m3fn)
     k = torch.zeros(NUM_KEYS, 128, dtype=torch.float8_e4m3fn)
     weights, k_scale = torch.zeros(NUM_ROWS, 32), torch.ones(NUM_KEYS)
-    return hooks._deferred_mqa_logits(
+    return fused_hooks._deferred_mqa_logits(
         q, (k, k_scale), weights, STARTS, STARTS + LENGTHS, clean_logits=False
     )
 
@@ -47,7 +47,7 @@ def calls(monkeypatch):
 
     monkeypatch.setattr("sglang_ic.hopper.scoring.score", score)
     monkeypatch.setattr("sglang_ic.hopper.fused.score_and_select", fused)
-    monkeypatch.setattr(hooks, "_ragged_slots", select)
+    monkeypatch.setattr("sglang_ic.hopper.hooks._ragged_slots", select)
     return calls
 
 
@@ -61,7 +61,7 @@ def metadata(**changes):
         "topk_backend": DSATopKBackend.SGL_KERNEL,
         "force_unfused_topk": False,
         "get_seqlens_expanded": lambda: LENGTHS,
-        "get_indexer_seq_len_cpu": lambda: torch.tensor([30_000, hooks.FEWEST_KEYS - 30_000]),
+        "get_indexer_seq_len_cpu": lambda: torch.tensor([300, fused_hooks.FEWEST_KEYS]),
     }
     return SimpleNamespace(**{**values, **changes})
 
@@ -70,22 +70,25 @@ def upstream(*args, **kwargs):
     return "upstream's", args, kwargs
 
 
-def mark(deferred, **numbers):
-    """Upstream's own step between scores and top-k."""
+def mark(deferred):
+    """Upstream's own step between scores and top-k, for an indexer that always selects none."""
     from sglang.srt.layers.attention.dsa.dsa_indexer import Indexer
 
-    indexer = SimpleNamespace(**{"num_init_tokens": 0, "num_local_tokens": 0, **numbers})
+    indexer = SimpleNamespace(num_init_tokens=0, num_local_tokens=0)
     Indexer._mask_init_and_local_tokens(indexer, deferred, LENGTHS, STARTS)
 
 
 def test_scores_have_a_shape_before_they_are_written(deferred, calls):
     assert deferred.shape[0] == len(deferred) == NUM_ROWS and deferred.shape[1] == NUM_KEYS
     mark(deferred)
-    assert not deferred.are_written and calls == []
+    assert calls == []
 
 
 def test_prefill_scores_and_selects_in_one_call(deferred, calls):
-    assert hooks.topk_with_fused_kernel(upstream, metadata(), deferred, TOPK, ks=STARTS) == "slots"
+    assert (
+        fused_hooks.topk_with_fused_kernel(upstream, metadata(), deferred, TOPK, ks=STARTS)
+        == "slots"
+    )
     [(name, arguments)] = calls
     assert name == "fused"
     assert arguments[:4] == (deferred.q, deferred.k, deferred.k_scale, deferred.weights)
@@ -94,27 +97,19 @@ def test_prefill_scores_and_selects_in_one_call(deferred, calls):
 
 def test_a_piece_of_a_chunk_brings_its_own_rows(deferred, calls):
     rows = {"ks": STARTS.clone(), "ke_offset": LENGTHS.clone(), "batch_idx_list": REQUESTS.clone()}
-    hooks.topk_with_fused_kernel(upstream, metadata(), deferred, TOPK, **rows)
+    fused_hooks.topk_with_fused_kernel(upstream, metadata(), deferred, TOPK, **rows)
     (_, arguments) = calls[0]
     assert arguments[4] is rows["ks"] and arguments[5] is rows["ke_offset"]
     assert arguments[8] is rows["batch_idx_list"]
-
-
-def test_marked_tokens_are_in_the_scores_that_are_selected_from(deferred, calls):
-    mark(deferred, num_init_tokens=2, num_local_tokens=1)
-    hooks.topk_with_fused_kernel(upstream, metadata(), deferred, TOPK, ks=STARTS)
-    assert [name for name, _ in calls] == ["score", "select"]
-    scores, *rows = calls[1][1]
-    for row, (start, length) in enumerate(zip(STARTS.tolist(), LENGTHS.tolist(), strict=True)):
-        marked = scores[row].isinf().nonzero()[:, 0].tolist()
-        assert marked == [start, start + 1, start + length - 1]
 
 
 def test_calls_that_are_not_known_reach_upstream_with_written_scores(deferred, calls):
     from sglang.srt.layers.attention.dsa.dsa_topk_backend import TopkTransformMethod
 
     fp8_kv = metadata(topk_transform_method=TopkTransformMethod.RAGGED)
-    word, args, kwargs = hooks.topk_with_fused_kernel(upstream, fp8_kv, deferred, TOPK, ks=STARTS)
+    word, args, kwargs = fused_hooks.topk_with_fused_kernel(
+        upstream, fp8_kv, deferred, TOPK, ks=STARTS
+    )
     assert word == "upstream's" and args[0] is fp8_kv and args[2] == TOPK
     assert isinstance(args[1], torch.Tensor) and args[1].shape == deferred.shape
     assert kwargs["ks"] is STARTS
@@ -123,15 +118,10 @@ def test_calls_that_are_not_known_reach_upstream_with_written_scores(deferred, c
     assert arguments[4] is deferred.starts and arguments[5] is deferred.ends
 
 
-def test_scores_are_written_once(deferred, calls):
-    assert deferred.written is deferred.written and len(calls) == 1
-    assert deferred.are_written
-
-
 def test_scores_of_others_reach_upstream_as_they_were(calls):
     """Decode: upstream's own scores, and no windows."""
     scores, meta = torch.zeros(2, 8), metadata()
-    assert hooks.topk_with_fused_kernel(upstream, meta, scores, TOPK, ke_offset=LENGTHS) == (
+    assert fused_hooks.topk_with_fused_kernel(upstream, meta, scores, TOPK, ke_offset=LENGTHS) == (
         "upstream's",
         (meta, scores, TOPK),
         {"ke_offset": LENGTHS},
@@ -144,37 +134,38 @@ def test_deferred_scores_are_no_tensor():
     assert not {"masked_fill_", "to", "dtype", "stride", "__getitem__"} & set(dir(DeferredScores))
 
 
-def test_the_other_hook_leaves_deferred_scores_alone(deferred, calls):
-    """So that the two work in either order: see `plugin.seams`."""
-    meta = metadata()
-    word, args, kwargs = hooks.topk_with_ragged_kernel(upstream, meta, deferred, TOPK, ks=STARTS)
-    assert (word, args, kwargs) == ("upstream's", (meta, deferred, TOPK), {"ks": STARTS})
-    assert calls == []
+def test_where_both_replacements_run_scores_that_are_written_are_selected_from(deferred, calls):
+    both = fused_hooks.topk_with_both_kernels
+    assert both(upstream, metadata(), deferred, TOPK, ks=STARTS) == "slots"
+    scores = torch.zeros(NUM_ROWS, NUM_KEYS)
+    assert both(upstream, metadata(), scores, TOPK, ks=STARTS) == "slots"
+    assert [name for name, _ in calls] == ["fused", "select"]
+    assert calls[1][1][0] is scores
 
 
 class Indexer(SimpleNamespace):
     """Stands for upstream's: asks whether to cut the chunk, who scores it, and may fail."""
 
     def get_topk_ragged(self, dual_stream, batch, layer_id, q_fp8, weights, metadata, result=None):
-        if q_fp8 is None:
+        if batch.fails:
             raise RuntimeError("of upstream")
-        scored_by = hooks.scores_with_fused_kernel(lambda: "DeepGEMM")
-        assert (scored_by == "DeepGEMM") == (hooks.whole_chunks(upstream) != (False, 0))
-        return hooks.whole_chunks(upstream, num_rows=8, num_cols=9), result
+        scored_by = fused_hooks.scores_with_fused_kernel(lambda: "DeepGEMM")
+        assert (scored_by == "DeepGEMM") == (fused_hooks.whole_chunks(upstream) != (False, 0))
+        return fused_hooks.whole_chunks(upstream, num_rows=8, num_cols=9), result
 
 
-def cut_by(metadata, cp=None, q_fp8=0, **numbers):
+def cut_by(metadata, cp=None, num_rows=fused_hooks.FEWEST_ROWS, fails=False, **numbers):
     indexer = Indexer(
         **{"index_topk": TOPK, "num_init_tokens": 0, "num_local_tokens": 0, **numbers}
     )
-    batch = SimpleNamespace(attn_cp_metadata=cp)
-    arguments = (indexer, False, batch, 3, q_fp8, None, metadata)
-    return hooks.prefill_without_scores(Indexer.get_topk_ragged, *arguments, "result")
+    batch = SimpleNamespace(attn_cp_metadata=cp, fails=fails)
+    arguments = (indexer, False, batch, 3, range(num_rows), None, metadata)
+    return fused_hooks.prefill_without_scores(Indexer.get_topk_ragged, *arguments, "result")
 
 
 def test_scores_that_are_not_written_are_not_cut_into_pieces():
     assert cut_by(metadata()) == ((False, 0), "result")
-    assert hooks.whole_chunks(upstream, num_rows=8) == ("upstream's", (), {"num_rows": 8})
+    assert fused_hooks.whole_chunks(upstream, num_rows=8) == ("upstream's", (), {"num_rows": 8})
 
 
 def test_scores_that_will_be_written_are_cut_as_upstream_does():
@@ -185,11 +176,19 @@ def test_scores_that_will_be_written_are_cut_as_upstream_does():
     assert cut_by(metadata(), cp="some") == expected
     assert cut_by(metadata(), num_init_tokens=1) == expected
     assert cut_by(metadata(), num_local_tokens=1) == expected
-    fewer = torch.tensor([hooks.FEWEST_KEYS - 1])
-    assert cut_by(metadata(get_indexer_seq_len_cpu=lambda: fewer)) == expected
+    assert cut_by(metadata(), num_rows=fused_hooks.FEWEST_ROWS - 1) == expected
+    one_short, many = [fused_hooks.FEWEST_KEYS - 1] * 3, [fused_hooks.FEWEST_KEYS] * 22
+    for lengths in (one_short, many):
+        other = metadata(get_indexer_seq_len_cpu=lambda: torch.tensor(lengths))  # noqa: B023
+        assert cut_by(other) == expected
+
+
+def test_scores_that_a_user_wants_in_torch_are_upstreams(monkeypatch):
+    monkeypatch.setenv("SGLANG_FP8_PAGED_MQA_LOGITS_TORCH", "true")
+    assert cut_by(metadata())[0] != (False, 0)
 
 
 def test_an_error_leaves_no_mark():
     with pytest.raises(RuntimeError, match="of upstream"):
-        cut_by(metadata(), q_fp8=None)
-    assert hooks.whole_chunks(upstream, num_rows=8)[0] == "upstream's"
+        cut_by(metadata(), fails=True)
+    assert fused_hooks.whole_chunks(upstream, num_rows=8)[0] == "upstream's"

@@ -64,7 +64,7 @@ def upstream_is_not_called(*args, **kwargs):
 
 
 def replaced(meta, scores, **kwargs):
-    return hooks._in_prefill(by_reference, upstream_is_not_called, meta, scores, TOPK, **kwargs)
+    return hooks.in_prefill(by_reference, upstream_is_not_called, meta, scores, TOPK, **kwargs)
 
 
 def upstream(*args, **kwargs):
@@ -140,7 +140,7 @@ def other_calls():
 def test_every_other_call_reaches_upstream_as_it_was(number):
     name, changes, given = list(other_calls())[number]
     meta, scores = metadata(**changes), logits()
-    word, args, kwargs = hooks._in_prefill(
+    word, args, kwargs = hooks.in_prefill(
         upstream_is_not_called, upstream, meta, scores, TOPK, **given
     )
     assert word == "upstream's", name

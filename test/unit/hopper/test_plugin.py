@@ -48,17 +48,15 @@ def all_off(monkeypatch):
 
 
 TOPK = ["topk_with_ragged_kernel"]
-FUSED = [
-    *("topk_with_fused_kernel", "scores_with_fused_kernel"),
-    *("prefill_without_scores", "whole_chunks"),
-]
+BOTH, ONLY_FUSED = ["topk_with_both_kernels"], ["topk_with_fused_kernel"]
+FUSED = ["scores_with_fused_kernel", "prefill_without_scores", "whole_chunks"]
 HEADS = ["extend_with_parts", "keep_parts", "attend_to_parts"]
 SPLIT = ["mark_decode", "decode_in_splits"]
 
 
 def test_what_was_measured_runs_without_a_word(attached):
     plugin.register()
-    assert attached == [*TOPK, *FUSED, *HEADS, *SPLIT]
+    assert attached == [*BOTH, *FUSED, *HEADS, *SPLIT]
 
 
 def test_nothing_runs_where_all_is_off(attached, all_off):
@@ -69,10 +67,10 @@ def test_nothing_runs_where_all_is_off(attached, all_off):
 @pytest.mark.parametrize(
     "name, left",
     [
-        (PREFILL_TOPK, [*FUSED, *HEADS, *SPLIT]),
+        (PREFILL_TOPK, [*ONLY_FUSED, *FUSED, *HEADS, *SPLIT]),
         (PREFILL_SCORES, [*TOPK, *HEADS, *SPLIT]),
-        (PREFILL_ATTENTION, [*TOPK, *FUSED, *SPLIT]),
-        (DECODE_ATTENTION, [*TOPK, *FUSED, *HEADS]),
+        (PREFILL_ATTENTION, [*BOTH, *FUSED, *SPLIT]),
+        (DECODE_ATTENTION, [*BOTH, *FUSED, *HEADS]),
     ],
 )
 def test_each_is_turned_off_by_itself(monkeypatch, attached, name, left):
@@ -162,11 +160,11 @@ attach(wanted, "a test")
 assert not any(seam.problem() for seam in wanted)
 
 from sglang.srt.layers.attention.dsa import dsa_indexer
-from sglang_ic.hopper import hooks
+from sglang_ic.hopper import fused_hooks
 from sglang_ic.hopper.marks import marked
-with marked(hooks._unwritten):
+with marked(fused_hooks._unwritten):
     question = not scores or dsa_indexer.resolve_fp8_mqa_logits_fn()
-assert question is (not scores or hooks._deferred_mqa_logits)
+assert question is (not scores or fused_hooks._deferred_mqa_logits)
 print("attached")
 """
 
@@ -177,7 +175,7 @@ print("attached")
     [
         ("ragged", "", "heads", "9"),
         ("", "fused", "heads", "12"),
-        ("ragged", "fused", "heads", "13"),
+        ("ragged", "fused", "heads", "12"),
     ],
     ids=" ".join,
 )
