@@ -9,6 +9,7 @@ import functools
 import importlib
 import importlib.metadata
 import pkgutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
@@ -120,8 +121,11 @@ def check_version() -> None:
 
 
 def refuse(message: str) -> NoReturn:
-    """Stop this process with one line: SGLang would swallow an ordinary exception here."""
-    raise SystemExit(f"sglang_ic: {message}")
+    """Stop this process with one line and exit code 2: SGLang would swallow another exception."""
+    refusal = SystemExit(f"sglang_ic: {message}")
+    print(refusal, file=sys.stderr, flush=True)
+    refusal.code = 2  # of a message it would be 1
+    raise refusal
 
 
 def _resolve(path: str) -> Any:

@@ -67,10 +67,12 @@ def test_a_target_that_is_gone_stops_the_process(target):
     assert target in message and message.endswith("without it, it would be bad")
 
 
-def test_another_version_of_sglang_stops_the_process(monkeypatch):
+def test_another_version_of_sglang_stops_the_process_with_one_line(monkeypatch, capsys):
     monkeypatch.setattr(seams, "installed_version", lambda: "0.5.24")
-    with pytest.raises(SystemExit, match="SGLang 0.5.24 is installed.*0.5.23 only"):
+    with pytest.raises(SystemExit, match="SGLang 0.5.24 is installed.*0.5.23 only") as stopped:
         attach((), "a test")
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == f"{stopped.value}\n"
 
 
 def test_the_patched_version_is_the_same_version(monkeypatch):
