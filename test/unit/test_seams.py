@@ -1,6 +1,7 @@
 """A seam that did not attach stops the process. Needs SGLang, patched or not."""
 
-import json as victim_module
+import sys
+from types import ModuleType
 
 import pytest
 
@@ -10,14 +11,19 @@ from sglang_ic.seams import Seam, attach
 pytest.importorskip("sglang.srt.plugins.hook_registry", exc_type=ImportError)
 
 
+victim_module = ModuleType("victim_of_seams")
+
+
 @pytest.fixture(autouse=True)
-def _registry():
+def _registry(monkeypatch):
+    """SGLang replaces a function wherever it was imported, so it must be one that nobody uses."""
+    monkeypatch.setitem(sys.modules, victim_module.__name__, victim_module)
     from sglang.srt.plugins.hook_registry import HookRegistry
 
     saved = dict(HookRegistry._hooks), set(HookRegistry._patched)
-    original = victim_module.dumps
+    victim_module.dumps = lambda found: str(found)
+    victim_module.dump = lambda found, file: file.write(str(found))
     yield
-    victim_module.dumps = original
     HookRegistry._hooks.clear()
     HookRegistry._hooks.update(saved[0])
     HookRegistry._patched = saved[1]
@@ -37,7 +43,7 @@ def seam(target):
 
 
 def test_a_hook_that_takes_effect_is_seen():
-    hook = seam("json.dumps")
+    hook = seam("victim_of_seams.dumps")
     assert hook.problem() is not None
     attach((hook,), "a test")
     assert hook.problem() is None
@@ -46,19 +52,19 @@ def test_a_hook_that_takes_effect_is_seen():
 
 @pytest.mark.parametrize("hook", ["sglang_ic.nowhere.hook", "sglang_ic.seams.no_such_hook"])
 def test_a_hook_that_does_not_load_stops_before_any_is_attached(hook):
-    broken = Seam("json.dump", "around", hook, "it would be bad")
+    broken = Seam("victim_of_seams.dump", "around", hook, "it would be bad")
     with pytest.raises(SystemExit, match=f"cannot attach a test: {hook} does not load"):
-        attach((seam("json.dumps"), broken), "a test")
+        attach((seam("victim_of_seams.dumps"), broken), "a test")
     assert victim_module.dumps({}) == "{}"
 
 
 def test_attaching_twice_is_once():
-    attach((seam("json.dumps"),), "a test")
-    attach((seam("json.dumps"),), "a test")
+    attach((seam("victim_of_seams.dumps"),), "a test")
+    attach((seam("victim_of_seams.dumps"),), "a test")
     assert victim_module.dumps({}) == "ours:{}"
 
 
-@pytest.mark.parametrize("target", ["json.no_such_function", "no_such_module.function"])
+@pytest.mark.parametrize("target", ["victim_of_seams.no_such_function", "no_such_module.function"])
 def test_a_target_that_is_gone_stops_the_process(target):
     with pytest.raises(SystemExit) as stopped:
         attach((seam(target),), "a test")
