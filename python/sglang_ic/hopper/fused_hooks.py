@@ -10,28 +10,24 @@ scores are the same bit for bit, so the sets do not depend on it.
 from __future__ import annotations
 
 from contextvars import ContextVar
+from functools import partial
 
 from sglang_ic.hopper.deferred import DeferredScores
-from sglang_ic.hopper.hooks import (
-    Rows,
-    in_prefill,
-    selects_slots,
-    topk_with_ragged_kernel,
-)
+from sglang_ic.hopper.hooks import Rows, in_prefill, selects_slots, topk_with_ragged_kernel
 from sglang_ic.hopper.marks import marked
 
 _unwritten: ContextVar[bool] = ContextVar("scores will not be written", default=False)
 
 # With shorter contexts two steps are as fast: timed at 32,768 to 200,000 keys.
 FEWEST_KEYS = 49_152
-# A row of a few sees all keys in one program: with 2,048 every multiprocessor has its two.
+# A program sees all keys of its rows: with 2,048 rows every multiprocessor has its two programs.
 FEWEST_ROWS = 2048
-# Keys of all requests of a pass: samples of them are sorted out in registers, and those end.
+# Keys of all requests of a pass: with more, the registers that hold a row's samples spill.
 MOST_KEYS = 1 << 20
 
 
 def topk_with_fused_kernel(original, metadata, logits, *args, **kwargs):
-    """Score and select in one pass; upstream's method for scores that are written."""
+    """Score and select in one pass; `original` for scores that are written."""
     if not isinstance(logits, DeferredScores):
         return original(metadata, logits, *args, **kwargs)
 
@@ -41,11 +37,9 @@ def topk_with_fused_kernel(original, metadata, logits, *args, **kwargs):
     return in_prefill(_fused_slots, with_written, metadata, logits, *args, **kwargs)
 
 
-def topk_with_both_kernels(original, metadata, logits, *args, **kwargs):
+def topk_with_both_kernels(original, *args, **kwargs):
     """As `topk_with_fused_kernel`; `topk_with_ragged_kernel` for scores that are written."""
-    if isinstance(logits, DeferredScores):
-        return topk_with_fused_kernel(original, metadata, logits, *args, **kwargs)
-    return topk_with_ragged_kernel(original, metadata, logits, *args, **kwargs)
+    return topk_with_fused_kernel(partial(topk_with_ragged_kernel, original), *args, **kwargs)
 
 
 def prefill_without_scores(original, indexer, *args):
